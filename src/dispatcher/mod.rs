@@ -1,0 +1,1 @@
+//! A manager's side of the agent protocol; runs on every manager, reads the local view.

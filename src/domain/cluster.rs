@@ -1,0 +1,157 @@
+//! The cluster itself: spec, authority, join tokens, formats.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::container::null_default;
+use super::secret::Sensitive;
+use super::{ClusterId, Extra, Labels, Meta, Nanos, NetworkId};
+
+/// Most managers a cluster may have: more do not make it safer, only slower (Raft §5.3).
+pub const MANAGERS_MAX: usize = 7;
+
+/// The cluster object; there is exactly one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Identity.
+    pub id: ClusterId,
+    /// Times and revisions.
+    pub meta: Meta,
+    /// The user's wish.
+    pub spec: ClusterSpec,
+    /// Who signs certificates.
+    pub authority: Authority,
+    /// Key of the join tokens: a token's secret is HMAC(key, role, generation).
+    pub token_key: Sensitive,
+    /// Generation of the worker token; rotation raises it.
+    pub worker_token: u64,
+    /// Generation of the manager token; rotation raises it.
+    pub manager_token: u64,
+    /// The pool that networks take their subnets from.
+    pub pool: AddressPool,
+    /// The network that every task joins that names none.
+    pub default_network: NetworkId,
+    /// UDP port of VXLAN.
+    pub data_path_port: u16,
+    /// The newest format of log and snapshot that all managers can read.
+    pub format: u32,
+}
+
+/// The certificate authority of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Authority {
+    /// Root certificate, PEM.
+    pub root_pem: String,
+    /// Private key of the root, PEM.
+    pub key_pem: Sensitive,
+}
+
+/// A range of addresses and the size of the subnets cut from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressPool {
+    /// First address.
+    pub base: Ipv4Addr,
+    /// Prefix length of the whole pool.
+    pub prefix: u8,
+    /// Prefix length of each network.
+    pub subnet_size: u8,
+}
+
+/// The user's wish for the cluster (Docker: `SwarmSpec`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ClusterSpec {
+    /// Always `default` in Docker.
+    pub name: String,
+    /// Labels.
+    #[serde(deserialize_with = "null_default")]
+    pub labels: Labels,
+    /// Task history.
+    pub orchestration: Orchestration,
+    /// Stored and returned; only the snapshot interval has an effect.
+    #[serde(deserialize_with = "null_default")]
+    pub raft: Extra,
+    /// Heartbeats of agents.
+    pub dispatcher: DispatcherSpec,
+    /// Certificates.
+    #[serde(rename = "CAConfig")]
+    pub ca: CaSpec,
+    /// Defaults of tasks.
+    #[serde(deserialize_with = "null_default")]
+    pub task_defaults: Extra,
+    /// Autolock.
+    pub encryption_config: EncryptionSpec,
+    /// Unknown members.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            labels: Labels::new(),
+            orchestration: Orchestration::default(),
+            raft: Extra::new(),
+            dispatcher: DispatcherSpec::default(),
+            ca: CaSpec::default(),
+            task_defaults: Extra::new(),
+            encryption_config: EncryptionSpec::default(),
+            extra: Extra::new(),
+        }
+    }
+}
+
+/// Task history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Orchestration {
+    /// Ended tasks kept per slot; Docker's default is 5.
+    pub task_history_retention_limit: i64,
+}
+
+impl Default for Orchestration {
+    fn default() -> Self {
+        Self { task_history_retention_limit: 5 }
+    }
+}
+
+/// Heartbeats of agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct DispatcherSpec {
+    /// Stored and returned; see `timing`.
+    pub heartbeat_period: Nanos,
+}
+
+impl Default for DispatcherSpec {
+    fn default() -> Self {
+        Self { heartbeat_period: Nanos::from_secs(5) }
+    }
+}
+
+/// Certificates of nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CaSpec {
+    /// Validity of a node's certificate; Docker's default is 90 days.
+    pub node_cert_expiry: Nanos,
+    /// Unknown members.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Default for CaSpec {
+    fn default() -> Self {
+        Self { node_cert_expiry: Nanos::from_secs(90 * 24 * 3600), extra: Extra::new() }
+    }
+}
+
+/// Encryption of the managers' data.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct EncryptionSpec {
+    /// Managers ask for the unlock key when they start.
+    pub auto_lock_managers: bool,
+}

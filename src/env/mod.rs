@@ -1,0 +1,36 @@
+//! The world behind small seams: time, chance, disk, routines.
+//!
+//! Everything above this folder takes what it needs of the world as an [`Env`], so that a simulation
+//! can replace it. This folder is the only one that reads clocks, draws randomness, spawns routines
+//! and writes files.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this folder is the door to what is banned elsewhere"
+)]
+
+mod clock;
+mod entropy;
+mod scope;
+
+pub use clock::{Clock, Instant, SystemClock};
+pub use entropy::{Entropy, OsEntropy};
+pub use scope::Scope;
+
+use std::sync::Arc;
+
+/// The world as one cheaply cloned value.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Env {
+    /// The real world.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock::new()), entropy: Arc::new(OsEntropy) }
+    }
+}

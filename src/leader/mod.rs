@@ -1,0 +1,1 @@
+//! What runs only during a tenure, and the way to reach it.

@@ -1,0 +1,3 @@
+//! The `swarm` binary.
+
+fn main() {}

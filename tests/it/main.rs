@@ -1,0 +1,4 @@
+//! Integration tests, one binary: generated code, storage, API, certificates.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod proto;
