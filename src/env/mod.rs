@@ -11,6 +11,7 @@
 mod clock;
 mod entropy;
 mod scope;
+pub mod seal;
 
 pub use clock::{Clock, Instant, SystemClock};
 pub use entropy::{Entropy, OsEntropy};
