@@ -10,6 +10,7 @@
 
 mod clock;
 mod entropy;
+pub mod files;
 mod scope;
 pub mod seal;
 

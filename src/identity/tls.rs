@@ -1,0 +1,281 @@
+//! TLS: one identity as a pair of rustls configurations, swapped as a unit.
+//!
+//! TLS 1.3 only, HTTP/2 only, no resumption (a renewed identity must not resume an old one), trust
+//! in the cluster's own root alone, time from the node's clock. Client certificates are optional at
+//! this level so that a node without one can enrol; `transport` checks them for each RPC.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+use tokio::sync::watch;
+
+use super::{Certificate, Credentials, IdentityError};
+use crate::env::Clock;
+
+/// The name by which managers are dialled: only a manager's certificate has it.
+pub const MANAGER_NAME: &str = "swarm-manager";
+
+/// A node's identity, ready for connections.
+#[derive(Clone)]
+pub struct Identity {
+    /// What the certificate says.
+    pub certificate: Certificate,
+    /// The root of the cluster, PEM.
+    pub root_pem: String,
+    /// For accepting connections.
+    pub server: Arc<ServerConfig>,
+    /// For making connections.
+    pub client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({:?})", self.certificate)
+    }
+}
+
+impl Identity {
+    pub(super) fn new(parts: &Credentials, clock: &Arc<dyn Clock>) -> Result<Self, IdentityError> {
+        let certificate = parts.certificate()?;
+        let key = PrivateKeyDer::from_pem_slice(parts.key_pem.expose())
+            .map_err(|error| IdentityError::Key(error.to_string()))?;
+        let roots = roots(&parts.root_pem)?;
+        check_signature(&certificate, &parts.root_pem)?;
+        let chain = vec![certificate.der.clone()];
+        let mismatch = |error: Error| IdentityError::Mismatch(error.to_string());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::new(provider()))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| IdentityError::Authority(error.to_string()))?;
+        let mut server = ServerConfig::builder_with_details(Arc::new(provider()), time(clock))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(mismatch)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(mismatch)?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.send_tls13_tickets = 0;
+        let client = ClientConfig::builder_with_details(Arc::new(provider()), time(clock))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(mismatch)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(mismatch)?;
+        let (server, client) = (Arc::new(server), finished(client));
+        Ok(Self { certificate, root_pem: parts.root_pem.clone(), server, client })
+    }
+}
+
+/// The identity that a process has now; replaced by renewals while connections live on. Cheap to
+/// clone: all clones are the same identity.
+#[derive(Clone, Debug)]
+pub struct SharedIdentity {
+    current: Arc<watch::Sender<Arc<Identity>>>,
+}
+
+impl SharedIdentity {
+    /// Begins with an identity.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self { current: Arc::new(watch::Sender::new(Arc::new(identity))) }
+    }
+
+    /// The identity now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Identity> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Replaces the identity: connections made from now on use the new one.
+    pub fn replace(&self, identity: Identity) {
+        self.current.send_replace(Arc::new(identity));
+    }
+
+    /// Follows the identity, so its role too.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Identity>> {
+        self.current.subscribe()
+    }
+}
+
+/// The client side of a node that has no certificate yet.
+#[derive(Clone)]
+pub struct Pin {
+    /// For connections.
+    pub client: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin")
+    }
+}
+
+/// Trusts a root certificate, shows no certificate.
+///
+/// # Errors
+/// When the root cannot be read.
+pub fn pinned(root_pem: &str, clock: &Arc<dyn Clock>) -> Result<Pin, IdentityError> {
+    let client = ClientConfig::builder_with_details(Arc::new(provider()), time(clock))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| IdentityError::Authority(error.to_string()))?
+        .with_root_certificates(roots(root_pem)?)
+        .with_no_client_auth();
+    Ok(Pin { client: finished(client) })
+}
+
+/// Trusts anybody. Only for asking for the root certificate, which is then held against the digest
+/// in the join token; nothing else may be asked, let alone told, over it.
+///
+/// # Errors
+/// When TLS 1.3 is not to be had.
+pub fn unverified(clock: &Arc<dyn Clock>) -> Result<Pin, IdentityError> {
+    let client = ClientConfig::builder_with_details(Arc::new(provider()), time(clock))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| IdentityError::Authority(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
+        .with_no_client_auth();
+    Ok(Pin { client: finished(client) })
+}
+
+/// What a failed handshake means, for people.
+#[must_use]
+pub fn explain(error: &std::io::Error) -> String {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                "the other side closed the connection: is this the port of a swarm manager?".into()
+            }
+            _ => error.to_string(),
+        };
+    };
+    match tls {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType)
+        | Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => {
+            "the other side does not speak TLS: is this the port of a swarm manager (2377 unless \
+             chosen otherwise)?"
+                .to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the other side is a member of another swarm".to_owned()
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "the other side is not a manager".to_owned(),
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => {
+            "the other side's certificate has expired, or the clock of this machine is wrong".into()
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "the other side's certificate is not valid yet: compare the clocks of the two \
+              machines"
+            .to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn provider() -> CryptoProvider {
+    ring::default_provider()
+}
+
+fn time(clock: &Arc<dyn Clock>) -> Arc<dyn TimeProvider> {
+    Arc::new(CertificateTime { clock: Arc::clone(clock) })
+}
+
+fn finished(mut client: ClientConfig) -> Arc<ClientConfig> {
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    client.resumption = rustls::client::Resumption::disabled();
+    Arc::new(client)
+}
+
+fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
+    let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
+        .map_err(|error| IdentityError::Authority(format!("no PEM certificate: {error}")))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(root).map_err(|error| IdentityError::Authority(error.to_string()))?;
+    Ok(Arc::new(roots))
+}
+
+/// The root signed the certificate. (That the key is the certificate's is checked by rustls.)
+fn check_signature(certificate: &Certificate, root_pem: &str) -> Result<(), IdentityError> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let unreadable = |text: String| IdentityError::Authority(text);
+    let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
+        .map_err(|error| unreadable(error.to_string()))?;
+    let (_, root) =
+        X509Certificate::from_der(&root).map_err(|error| unreadable(error.to_string()))?;
+    let (_, leaf) = X509Certificate::from_der(&certificate.der)
+        .map_err(|error| IdentityError::Certificate(error.to_string()))?;
+    leaf.verify_signature(Some(root.public_key())).map_err(|_| {
+        IdentityError::Mismatch("the certificate was signed by another root".to_owned())
+    })
+}
+
+/// rustls asks the node's clock.
+#[derive(Debug)]
+struct CertificateTime {
+    clock: Arc<dyn Clock>,
+}
+
+impl TimeProvider for CertificateTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = std::time::Duration::from_nanos(self.clock.now().0);
+        Some(UnixTime::since_unix_epoch(now))
+    }
+}
+
+/// Believes that anybody is who they say.
+#[derive(Debug)]
+struct Anybody {
+    provider: CryptoProvider,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
