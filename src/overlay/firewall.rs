@@ -1,0 +1,119 @@
+//! The packet filter's rules for the networks of a node, as text; pure.
+//!
+//! Two tables, owned whole: `inet swarm` (DNS redirect, isolation, who may send tunnel packets) and
+//! `bridge swarm` (no frame of a task is switched from port to port: everything goes up to the host's
+//! IP layer, in both directions). One transaction replaces both, so that there is no moment without
+//! rules. Rules name our interfaces one by one: `ov*` would also mean somebody else's `ovs-system`.
+//!
+//! Not here yet: virtual addresses and ingress ports (a map per kind and a chain per service port will
+//! join `dnat_pre` and `snat_post`), policy (a jump at the end of `filt_fwd`), anti-spoofing.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::plan::{Desired, VXLAN_PORT, bridge_name, vxlan_name};
+
+/// The tables that are ours, as `nft` names them.
+pub(super) const TABLES: [&str; 2] = ["inet swarm", "bridge swarm"];
+
+/// A transaction that removes our tables, whether they are there or not.
+pub(super) fn removal() -> String {
+    TABLES.iter().fold(String::new(), |text, table| {
+        text + "table " + table + "\ndelete table " + table + "\n"
+    })
+}
+
+/// The transaction that replaces our tables; removes them if there is no network.
+pub(super) fn ruleset(desired: &Desired, dns_port: u16) -> String {
+    let mut text = removal();
+    if !desired.segments.is_empty() {
+        // Writing to a string cannot fail.
+        let _infallible = write_inet(&mut text, desired, dns_port);
+        let _infallible = write_bridge(&mut text, desired);
+    }
+    text
+}
+
+fn set(name: &str, kind: &str, elements: &[String]) -> String {
+    let elements = match elements {
+        [] => String::new(),
+        some => format!("\t\telements = {{ {} }}\n", some.join(", ")),
+    };
+    format!("\tset {name} {{\n\t\ttype {kind}\n{elements}\t}}\n")
+}
+
+fn write_inet(text: &mut String, desired: &Desired, dns_port: u16) -> std::fmt::Result {
+    let each = |line: &dyn Fn(&str, u32) -> String| -> Vec<String> {
+        desired.segments.keys().map(|vni| line(&bridge_name(*vni), *vni)).collect()
+    };
+    let members = |four: bool| -> Vec<String> {
+        let family = desired.members.iter().filter(|addr| addr.is_ipv4() == four);
+        family.map(IpAddr::to_string).collect()
+    };
+    let bridges = each(&|bridge, _| format!("\"{bridge}\""));
+    let same = each(&|bridge, _| format!("\"{bridge}\" . \"{bridge}\""));
+    let own = each(&|bridge, vni| format!("\"{bridge}\" . {}", desired.segments[&vni].gateway));
+    text.push_str("table inet swarm {\n");
+    text.push_str(&set("bridges", "ifname", &bridges));
+    // Bridge pairs between which packets may pass: each with itself.
+    text.push_str(&set("samenet", "ifname . ifname", &same));
+    // This node's gateway on each bridge: the only address of the host that its tasks may talk to.
+    text.push_str(&set("mygw", "ifname . ipv4_addr", &own));
+    text.push_str(&set("nodes", "ipv4_addr", &members(true)));
+    text.push_str(&set("nodes6", "ipv6_addr", &members(false)));
+    write!(
+        text,
+        "\tchain dnat_pre {{
+\t\ttype nat hook prerouting priority dstnat - 5; policy accept;
+\t\tiifname . ip daddr @mygw meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns_port}
+\t}}
+\tchain filt_fwd {{
+\t\ttype filter hook forward priority filter - 10; policy accept;
+\t\tct state established,related accept
+\t\tiifname @bridges ct state invalid drop
+\t\toifname @bridges ct state invalid drop
+\t\tiifname @bridges oifname @bridges iifname . oifname != @samenet ct status & dnat == 0 drop
+\t\tiifname != @bridges oifname @bridges ct status & dnat == 0 drop
+\t}}
+\tchain filt_in {{
+\t\ttype filter hook input priority filter - 10; policy accept;
+\t\tudp dport {VXLAN_PORT} ip saddr != @nodes drop
+\t\tudp dport {VXLAN_PORT} ip6 saddr != @nodes6 drop
+\t\tiifname != @bridges iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} drop
+\t\tiifname != @bridges accept
+\t\tct state established,related accept
+\t\tiifname . ip daddr != @mygw drop
+\t\tip protocol icmp accept
+\t\tmeta l4proto {{ tcp, udp }} th dport {dns_port} accept
+\t\tdrop
+\t}}
+}}
+"
+    )
+}
+
+fn write_bridge(text: &mut String, desired: &Desired) -> std::fmt::Result {
+    let subnets: Vec<String> = desired
+        .segments
+        .values()
+        .map(|segment| format!("{}/{}", segment.subnet.0, segment.subnet.1))
+        .collect();
+    let subnets = subnets.join(", ");
+    let tunnels: Vec<String> =
+        desired.segments.keys().map(|vni| format!("\"{}\"", vxlan_name(*vni))).collect();
+    text.push_str("table bridge swarm {\n");
+    text.push_str(&set("tunnels", "ifname", &tunnels));
+    write!(
+        text,
+        "\tchain guard {{
+\t\ttype filter hook forward priority -300; policy accept;
+\t\tarp saddr ip {{ {subnets} }} drop
+\t\tip saddr {{ {subnets} }} drop
+\t\tip daddr {{ {subnets} }} drop
+\t\tiifname @tunnels drop
+\t\toifname @tunnels drop
+\t}}
+}}
+"
+    )
+}
