@@ -1,1 +1,50 @@
-//! The Docker Engine API for swarm mode.
+//! The Docker Engine API for swarm mode, so that stock clients work; and the rest of that API passed
+//! through to this node's engine.
+//!
+//! A request goes: `server` (socket, version prefix) → `router` → a handler, which decodes (`keys`,
+//! serde into the domain's specs), validates, resolves names in a linearizable view, proposes to the
+//! store and encodes (`convert`). What is no business of ours goes to the engine (`engine`).
+//!
+//! The API runs before any cluster exists and on workers: the store is optional, and what this node
+//! does about its own part is behind [`NodeControl`].
+
+mod control;
+mod log_source;
+
+pub use control::{
+    ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
+    Participation,
+};
+pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::env::Env;
+use crate::raft::Store;
+
+/// Where the API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Path of the socket; a stale file is replaced.
+    pub socket: PathBuf,
+    /// The group that may use it beside root; root only if absent.
+    pub group: Option<String>,
+}
+
+/// What the API works with.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// The world.
+    pub env: Env,
+    /// This node's own part.
+    pub control: Arc<dyn NodeControl>,
+    /// The replicated state, while this node is a manager and it is open.
+    pub store: watch::Receiver<Option<Store>>,
+    /// Output of tasks.
+    pub logs: Arc<dyn LogSource>,
+    /// The engine's socket.
+    pub engine: PathBuf,
+}

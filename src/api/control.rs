@@ -1,0 +1,219 @@
+//! What the API asks of the daemon it runs in: this node's own part in the cluster.
+//!
+//! The API serves before any cluster exists, on workers and while a manager is locked; what it then
+//! needs is behind [`NodeControl`], which `daemon` implements.
+
+use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+
+use crate::domain::cluster::ClusterSpec;
+use crate::domain::node::Availability;
+use crate::domain::{Cluster, NodeId};
+
+/// This node's part in a cluster (Docker: `Info.Swarm.LocalNodeState`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Participation {
+    /// In no cluster.
+    #[default]
+    Inactive,
+    /// Joining; not yet there.
+    Pending,
+    /// A node of a cluster.
+    Active,
+    /// Something is wrong; see the error.
+    Error,
+    /// A manager whose data is locked.
+    Locked,
+}
+
+impl Participation {
+    /// Docker's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Error => "error",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// What this node knows of itself without asking anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LocalState {
+    /// Its part in a cluster.
+    pub participation: Participation,
+    /// Its id, once enrolled.
+    pub node: Option<NodeId>,
+    /// The address at which the other nodes reach it.
+    pub addr: Option<IpAddr>,
+    /// Whether it is a manager (its store may still be starting).
+    pub is_manager: bool,
+    /// What is wrong, for people; empty if nothing is.
+    pub error: String,
+    /// The managers it knows.
+    pub managers: Vec<(NodeId, SocketAddr)>,
+    /// Host name, for `GET /info` without an engine.
+    pub hostname: String,
+}
+
+/// `POST /swarm/init`. Addresses are as the user wrote them: empty, an address, an interface, with or
+/// without a port.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct InitRequest {
+    /// Where to listen; Docker's default is `0.0.0.0:2377`.
+    pub listen_addr: String,
+    /// What the other nodes are told; found out if empty.
+    pub advertise_addr: String,
+    /// Address of container traffic; the advertised one if empty.
+    pub data_path_addr: String,
+    /// UDP port of container traffic; 4789 if 0.
+    pub data_path_port: u16,
+    /// Make a cluster of one of this manager's state.
+    pub force_new_cluster: bool,
+    /// The user's wish for the cluster.
+    pub spec: ClusterSpec,
+    /// Whether this node takes tasks.
+    pub availability: Availability,
+    /// Pools that networks take their subnets from, in CIDR form; the default if empty.
+    pub address_pools: Vec<String>,
+    /// Prefix length of each network; the default if 0.
+    pub subnet_size: u8,
+}
+
+/// `POST /swarm/join`. Addresses as in [`InitRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JoinRequest {
+    /// Managers to ask, in order.
+    pub remote_addrs: Vec<String>,
+    /// The join token.
+    pub token: String,
+    /// Where to listen should this node become a manager.
+    pub listen_addr: String,
+    /// What the other nodes are told; found out if empty.
+    pub advertise_addr: String,
+    /// Address of container traffic; the advertised one if empty.
+    pub data_path_addr: String,
+    /// Whether this node takes tasks.
+    pub availability: Availability,
+}
+
+/// Whether a node may leave although that harms the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Leave {
+    /// Only if nothing is lost.
+    #[default]
+    Gracefully,
+    /// Whatever it costs.
+    Force,
+}
+
+/// The two join tokens, in Docker's shape.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JoinTokens {
+    /// For workers.
+    pub worker: String,
+    /// For managers.
+    pub manager: String,
+}
+
+/// Why the node could not do what was asked. The texts are Docker's where Docker has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Init or join on a node of a cluster.
+    #[error(
+        "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one."
+    )]
+    AlreadyInSwarm,
+    /// Leave or unlock on a node of no cluster.
+    #[error("This node is not part of a swarm")]
+    NotInSwarm,
+    /// The token is not one, or not this cluster's, or was rotated.
+    #[error("invalid join token")]
+    InvalidToken,
+    /// The managers could not be reached in time; the node goes on trying.
+    #[error(
+        "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node."
+    )]
+    JoinTimeout,
+    /// The last manager may leave only by force.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+    )]
+    LastManager,
+    /// A manager may not leave gracefully: too few would remain.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves {left} managers out of {of}. Without a Raft quorum your swarm will be inaccessible. The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    )]
+    QuorumLoss {
+        /// Reachable managers that would remain.
+        left: usize,
+        /// Managers there are.
+        of: usize,
+    },
+    /// A manager that still leads or votes must be demoted first, or forced.
+    #[error(
+        "You are attempting to leave the swarm on a node that is participating as a manager. The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+    )]
+    ManagerLeave,
+    /// The manager's data is locked.
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it."
+    )]
+    Locked,
+    /// Unlock without a lock.
+    #[error("swarm is not locked")]
+    NotLocked,
+    /// The unlock key is wrong.
+    #[error("swarm could not be unlocked: invalid key provided")]
+    InvalidKey,
+    /// A member of the request is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// This release cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Something broke.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// This node's own part in the cluster.
+#[async_trait]
+pub trait NodeControl: Send + Sync + Debug {
+    /// What the node knows of itself. Answers at once.
+    fn state(&self) -> LocalState;
+
+    /// Makes a cluster of which this node is the first manager. Returns when its store is published
+    /// and holds the cluster and this node.
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError>;
+
+    /// Enrols this node in a cluster. Returns when it is a member of it.
+    async fn join(&self, request: JoinRequest) -> Result<(), ControlError>;
+
+    /// Takes this node out of its cluster.
+    async fn leave(&self, leave: Leave) -> Result<(), ControlError>;
+
+    /// Opens a locked manager's data.
+    async fn unlock(&self, key: &str) -> Result<(), ControlError>;
+
+    /// The key that unlocks managers; `None` without autolock.
+    async fn unlock_key(&self) -> Result<Option<String>, ControlError>;
+
+    /// Makes another unlock key.
+    async fn rotate_unlock_key(&self) -> Result<(), ControlError>;
+
+    /// Prepares a change of `EncryptionConfig.AutoLockManagers`, before it is proposed; refuses with
+    /// `Unsupported` what the managers cannot keep.
+    async fn prepare_autolock(&self, wanted: &ClusterSpec) -> Result<(), ControlError>;
+
+    /// The join tokens of a cluster; pure arithmetic over its keys and generations.
+    fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError>;
+}
