@@ -136,7 +136,9 @@ impl Object {
 pub enum Expect {
     /// The object does not exist. Finding the very same object is a success (a retry).
     Absent,
-    /// A user's precondition (`?version=`): the spec last changed at this revision.
+    /// A user's precondition (`?version=`): the spec last changed at this revision. Such a put
+    /// changes the user's wish only: what the system recorded since the user read the object stays
+    /// (of a service, `update` is taken from the put if `current` changes).
     SpecAt(Revision),
     /// The system's precondition: the object last changed at this revision.
     At(Revision),
@@ -185,13 +187,13 @@ pub enum Rejection {
         id: String,
     },
     /// The object is in use.
-    #[error("{kind} '{name}' is in use by the following service: {by}")]
+    #[error("{kind} '{name}' is in use by the following service{}: {by}", plural(by))]
     Referenced {
         /// Kind of object.
         kind: &'static str,
         /// Its name.
         name: String,
-        /// Who uses it.
+        /// Who uses it: names of services, separated by a comma and a space.
         by: String,
     },
     /// The cluster has as many managers as it may have.
@@ -208,6 +210,11 @@ pub enum Rejection {
         /// The invariant, in words.
         rule: String,
     },
+}
+
+/// Docker's text has "services" where several are listed.
+fn plural(by: &str) -> &'static str {
+    if by.contains(", ") { "s" } else { "" }
 }
 
 /// Notice that an object changed at a revision.

@@ -6,19 +6,29 @@
 //! Determinism: everything comes from the command and the log index. No clock (time is
 //! `Command::proposed_at`, made monotonic by `clock`), no randomness, no hash order.
 
+mod addresses;
+mod apply;
 mod change;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod object;
+mod rows;
+mod rules;
 mod table;
 mod view;
 
+pub use addresses::AddressOwner;
+pub use apply::apply;
 pub use change::{
     Change, Command, Event, EventKind, Expect, Object, ObjectKey, Outcome, Rejection,
 };
 pub use table::Table;
 pub use view::View;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::domain::service::VersionNumber;
+use crate::domain::service::{Protocol, VersionNumber};
 use crate::domain::{
     Cluster, Config, ConfigId, Network, NetworkId, NetworkNode, Node, NodeId, Position, Secret,
     SecretId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp,
@@ -49,10 +59,20 @@ pub struct State {
     pub secrets: Table<SecretId, Secret>,
     /// Configs.
     pub configs: Table<ConfigId, Config>,
-    /// Derived: services by name.
+    /// Derived: services by name, in lower case like all indexes of names.
     pub service_names: Table<String, ServiceId>,
+    /// Derived: secrets by name.
+    pub secret_names: Table<String, SecretId>,
+    /// Derived: configs by name.
+    pub config_names: Table<String, ConfigId>,
+    /// Derived: networks by name.
+    pub network_names: Table<String, NetworkId>,
     /// Derived: tasks by service.
     pub tasks_by_service: Table<(ServiceId, TaskId), Task>,
     /// Derived: tasks by node.
     pub tasks_by_node: Table<(NodeId, TaskId), Task>,
+    /// Derived: addresses of gateways and of tasks that have not ended.
+    pub addresses: Table<(NetworkId, IpAddr), AddressOwner>,
+    /// Derived: fixed host ports of tasks that have a node and have not ended.
+    pub host_ports: Table<(NodeId, Protocol, u16), TaskId>,
 }

@@ -4,10 +4,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::State;
+use super::rows::index_name;
+use crate::domain::node::{ManagerStatus, Membership};
 use crate::domain::service::VersionNumber;
 use crate::domain::{
-    NetworkId, NetworkNode, Node, NodeId, Service, ServiceId, ServiceSpec, SpecVersion, Task,
-    TaskId,
+    Config, Network, NetworkId, NetworkNode, Node, NodeId, Secret, Service, ServiceId, ServiceSpec,
+    SpecVersion, Task, TaskId,
 };
 
 /// A snapshot of the state for readers. Dereferences to [`State`], whose tables are its rows.
@@ -51,10 +53,61 @@ impl State {
         self.services.get(&id)
     }
 
-    /// The service with a name.
+    /// The service with a name. Case does not matter in names, here and below.
     #[must_use]
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
-        self.service_names.get(name).and_then(|id| self.services.get(&**id))
+        self.service_names.get(&index_name(name)).and_then(|id| self.services.get(&**id))
+    }
+
+    /// The secret with a name.
+    #[must_use]
+    pub fn secrets_named(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.secret_names.get(&index_name(name)).and_then(|id| self.secrets.get(&**id))
+    }
+
+    /// The config with a name.
+    #[must_use]
+    pub fn configs_named(&self, name: &str) -> Option<&Arc<Config>> {
+        self.config_names.get(&index_name(name)).and_then(|id| self.configs.get(&**id))
+    }
+
+    /// The network with a name.
+    #[must_use]
+    pub fn networks_named(&self, name: &str) -> Option<&Arc<Network>> {
+        self.network_names.get(&index_name(name)).and_then(|id| self.networks.get(&**id))
+    }
+
+    /// The nodes that are, or are about to be, in the Raft group, with their part in it.
+    pub fn managers(&self) -> impl Iterator<Item = (&Arc<Node>, ManagerStatus)> {
+        self.nodes.values().filter_map(|node| {
+            let manager = node.manager.filter(|it| it.membership != Membership::Removed)?;
+            Some((node, manager))
+        })
+    }
+
+    /// The cluster networks that a spec's tasks join: the default network if it names none; those it
+    /// names otherwise, as far as they exist. `host` and `none` are the engine's own, not here.
+    #[must_use]
+    pub fn networks_of(&self, spec: &ServiceSpec) -> Vec<NetworkId> {
+        let template = &spec.task_template.networks;
+        let named = if template.is_empty() { &spec.networks } else { template };
+        if named.is_empty() {
+            return self.cluster.iter().map(|cluster| cluster.default_network).collect();
+        }
+        let mut networks: Vec<_> =
+            named.iter().filter_map(|it| self.network_by_target(&it.target)).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        networks
+    }
+
+    /// The network that a user means by a name or an id.
+    #[must_use]
+    pub fn network_by_target(&self, target: &str) -> Option<NetworkId> {
+        if let Some(network) = self.networks_named(target) {
+            return Some(network.id);
+        }
+        target.parse().ok().filter(|id| self.networks.get(id).is_some())
     }
 
     /// A version of a service's spec.

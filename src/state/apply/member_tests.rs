@@ -1,0 +1,100 @@
+//! What `apply` does and refuses about managers, networks and the cluster.
+
+use super::tests::{delete, done, refused};
+use super::*;
+use crate::state::fixtures::*;
+
+fn join(node: u8) -> Change {
+    let addr = format!("192.0.2.{node}:2377").parse().unwrap();
+    Change::JoinManager { node: node_id(node), addr }
+}
+
+fn raft_id(state: &State, node: u8) -> RaftId {
+    state.node(node_id(node)).unwrap().manager.unwrap().raft_id
+}
+
+#[test]
+fn raft_ids_are_never_used_twice() {
+    let mut state = small();
+    done(&mut state, vec![join(1)]);
+    assert_eq!(raft_id(&state, 1), RaftId(1));
+    done(&mut state, vec![join(2)]);
+    let second = RaftId(state.position.index);
+    assert_eq!(raft_id(&state, 2), second);
+    assert!(done(&mut state, vec![join(2)]).is_empty(), "a repeated join changes nothing");
+
+    let mut removed = (**state.node(node_id(2)).unwrap()).clone();
+    removed.manager.as_mut().unwrap().membership = Membership::Removed;
+    done(&mut state, vec![put(removed, Expect::Present)]);
+    done(&mut state, vec![join(2)]);
+    assert!(raft_id(&state, 2) > second);
+
+    let moved = "192.0.2.99:2377".parse().unwrap();
+    let before = raft_id(&state, 1);
+    done(&mut state, vec![Change::JoinManager { node: node_id(1), addr: moved }]);
+    let manager = state.node(node_id(1)).unwrap().manager.unwrap();
+    assert_eq!((manager.raft_id, manager.addr), (before, moved));
+}
+
+#[test]
+fn an_eighth_manager_is_refused() {
+    let mut state = small();
+    for number in 4..=9 {
+        done(&mut state, vec![create(node(number))]);
+    }
+    for number in 1..=7 {
+        done(&mut state, vec![join(number)]);
+    }
+    assert_eq!(refused(&mut state, vec![join(8)]), Rejection::TooManyManagers { max: 7 });
+    let mut removed = (**state.node(node_id(7)).unwrap()).clone();
+    removed.manager.as_mut().unwrap().membership = Membership::Removed;
+    done(&mut state, vec![put(removed, Expect::Present), join(8)]);
+    assert_eq!(state.managers().count(), 7);
+    let unknown = refused(&mut state, vec![join(77)]);
+    assert!(matches!(unknown, Rejection::NotFound { kind: "node", .. }));
+}
+
+#[test]
+fn two_joins_of_one_entry_do_not_share_an_id() {
+    let mut state = small();
+    done(&mut state, vec![join(1)]);
+    assert!(refused(&mut state, vec![join(2), join(3)]).to_string().contains("try again"));
+}
+
+#[test]
+fn networks_do_not_overlap_and_keep_their_shape() {
+    let mut state = small();
+    let mut other = network(2);
+    other.subnet = network(1).subnet;
+    assert!(refused(&mut state, vec![create(other)]).to_string().contains("overlaps"));
+    let twin = crate::domain::Network { vni: network(1).vni, ..network(2) };
+    assert!(refused(&mut state, vec![create(twin)]).to_string().contains("VNI"));
+    let moved = crate::domain::Network { cursor: 5, ..network(1) };
+    done(&mut state, vec![put(moved, Expect::Present)]);
+    let bent = crate::domain::Network { vni: 1, ..network(1) };
+    assert!(matches!(
+        refused(&mut state, vec![put(bent, Expect::Present)]),
+        Rejection::Broken { .. }
+    ));
+    let key = ObjectKey::Network(network_id(1));
+    assert!(refused(&mut state, vec![delete(key)]).to_string().contains("default network"));
+}
+
+#[test]
+fn the_cluster_is_for_ever() {
+    let mut state = small();
+    assert!(matches!(
+        refused(&mut state, vec![delete(ObjectKey::Cluster)]),
+        Rejection::Broken { .. }
+    ));
+    let rotated = crate::domain::Cluster { worker_token: 2, ..cluster() };
+    done(&mut state, vec![put(rotated, Expect::Present)]);
+    let mut stale_read = cluster();
+    stale_read.spec.labels.insert("a".into(), "b".into());
+    done(&mut state, vec![put(stale_read, Expect::SpecAt(Revision(1)))]);
+    assert_eq!(state.cluster.as_ref().unwrap().worker_token, 2, "a rotation is never undone");
+    assert!(matches!(
+        refused(&mut state, vec![put(cluster(), Expect::Any)]),
+        Rejection::Broken { .. }
+    ));
+}
