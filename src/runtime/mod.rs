@@ -3,6 +3,13 @@
 //! [`Runtime`] is what the agent needs of an engine, idempotent by task id. `docker` is the real one;
 //! `model` behaves alike in memory, for tests, and one contract test holds both to the same rules.
 
+pub mod docker;
+mod docker_models;
+pub mod model;
+pub mod spec;
+mod stream;
+pub mod template;
+
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -26,7 +33,8 @@ pub struct ContainerPlan {
     pub spec: Arc<ServiceSpec>,
     /// Values for templates and labels.
     pub node: NodeFacts,
-    /// The cluster network it joins and the node's gateway there; `None` for the host's network.
+    /// The cluster network it joins and the node's gateway there; `None` where it joins none: the
+    /// engine's own network that the spec names (`host`, `none`), or none at all.
     pub network: Option<NetworkPlan>,
     /// The task's directory on tmpfs (`resolv.conf`, `secrets/<id>`, `configs/<id>`).
     pub files_dir: std::path::PathBuf,
@@ -136,9 +144,15 @@ pub enum Error {
     /// It will fail again: the task is rejected.
     #[error("{0}")]
     Permanent(String),
-    /// The engine cannot be reached or is busy: try again.
+    /// The engine answers that it cannot do it now: try again, not for ever.
     #[error("{0}")]
     Transient(String),
+    /// The engine does not answer: try again for as long as it takes.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The image is not on this node: pull it.
+    #[error("{0}")]
+    NoImage(String),
     /// The container is not there.
     #[error("no such container")]
     Missing,
@@ -169,7 +183,7 @@ pub trait Runtime: Send + Sync + Debug {
     async fn remove_network(&self, name: &str) -> Result<(), Error>;
 
     /// Creates the container of a task; returns the engine's id. A container that exists with the
-    /// task's label is a success.
+    /// task's label is a success. [`Error::NoImage`] where the image is to be pulled first.
     async fn create(&self, plan: &ContainerPlan) -> Result<String, Error>;
 
     /// Starts it; success if it runs.
@@ -182,7 +196,7 @@ pub trait Runtime: Send + Sync + Debug {
     async fn remove(&self, task: TaskId) -> Result<(), Error>;
 
     /// Hints about containers of tasks, for ever; reconnects by itself and then sends `None`.
-    fn watch(&self) -> mpsc::Receiver<Hint>;
+    fn watch(self: std::sync::Arc<Self>) -> mpsc::Receiver<Hint>;
 
     /// Output of a task's container; ends when all is sent and `follow` is not asked.
     async fn logs(

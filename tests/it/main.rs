@@ -1,4 +1,5 @@
 //! Integration tests, one binary: generated code, storage, API, certificates.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod engine;
 mod proto;

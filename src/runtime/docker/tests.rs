@@ -1,0 +1,38 @@
+//! What answers of the engine mean.
+
+use super::*;
+
+fn answered(status: u16, message: &str, act: Act) -> Error {
+    classify_answer(status, message, act)
+}
+
+#[test]
+fn answers_are_told_apart() {
+    let port = "driver failed programming external connectivity on endpoint web.1: Error starting \
+                userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use";
+    assert!(matches!(answered(500, port, Act::Start), Error::PortInUse(_)));
+    let port = "Bind for 0.0.0.0:8080 failed: port is already allocated";
+    assert!(matches!(answered(500, port, Act::Start), Error::PortInUse(_)));
+    let addr = "Address already in use";
+    assert!(matches!(answered(403, addr, Act::Start), Error::Transient(_)));
+    let image = "No such image: nope:latest";
+    assert!(matches!(answered(404, image, Act::Create), Error::NoImage(_)));
+    assert_eq!(answered(404, "No such container: x", Act::Start), Error::Missing);
+    assert_eq!(answered(404, "network x not found", Act::Network), Error::Missing);
+    assert!(matches!(answered(404, "network x not found", Act::Start), Error::Transient(_)));
+    let exec = "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH";
+    assert!(matches!(answered(400, exec, Act::Start), Error::Permanent(_)));
+    assert!(matches!(answered(500, "strange", Act::Ask), Error::Transient(_)));
+}
+
+#[test]
+fn reference_without_tag_means_latest() {
+    for (given, wanted) in [
+        ("nginx", "nginx:latest"),
+        ("nginx:1", "nginx:1"),
+        ("host:5000/nginx", "host:5000/nginx:latest"),
+        ("nginx@sha256:00", "nginx@sha256:00"),
+    ] {
+        assert_eq!(with_tag(given), wanted);
+    }
+}
