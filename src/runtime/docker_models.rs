@@ -103,9 +103,10 @@ pub(super) fn judge(
     let same = addressed
         && found.driver.as_deref() == Some("bridge")
         && option(BRIDGE_NAME) == Some(&plan.bridge)
-        && option(MTU) == Some(&plan.mtu.to_string())
         && mine == Some(&network.id.to_string());
-    if same {
+    let used = found.containers.as_ref().map_or(0, |containers| containers.len());
+    // Another MTU alone is no reason to refuse a network that works: it changes when it is unused.
+    if same && (used > 0 || option(MTU) == Some(&plan.mtu.to_string())) {
         return Ok(Verdict::AsWanted);
     }
     if mine.is_none() {
@@ -115,7 +116,6 @@ pub(super) fn judge(
             plan.name, plan.name
         )));
     }
-    let used = found.containers.as_ref().map_or(0, |containers| containers.len());
     if used > 0 {
         return Err(Error::Transient(format!(
             "the engine's network {:?} is not as the cluster wants it and {used} containers use it",

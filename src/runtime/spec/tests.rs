@@ -105,6 +105,7 @@ fn plain_service() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one golden of everything")]
 fn everything_that_a_spec_may_say() {
     let spec = json!({
         "Name": "web",
