@@ -9,6 +9,7 @@
 )]
 
 mod clock;
+pub mod disk;
 mod entropy;
 pub mod files;
 mod scope;

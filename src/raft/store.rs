@@ -61,6 +61,9 @@ pub enum ReadError {
     Timeout,
 }
 
+/// How many entries' events a slow reader may lag behind before it misses some.
+pub(super) const EVENTS_KEPT: usize = 4_096;
+
 /// What a store is made of; the replica in production, a lone state machine in tests.
 #[async_trait]
 pub(super) trait Replica: Send + Sync + Debug {

@@ -8,9 +8,7 @@
 
 mod addresses;
 mod apply;
-pub mod assignment;
 mod change;
-pub mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod object;

@@ -1,0 +1,431 @@
+//! The disk under the Raft log: a strictly ordered store of small records, and the thread that
+//! writes it. The only file that names sled, and the only one that starts threads.
+//!
+//! The seam is a log and not a key-value tree, so that sled, a log of our own and a simulated disk
+//! can stand behind it; what protects the content (checksums, the chain, the floor) lives above it,
+//! in `raft/log`, and so protects all of them alike.
+//!
+//! ```text
+//!   jobs ──► Writer (one thread, takes all that queued) ──► LogDisk: append… put_meta…, barrier()
+//! ```
+//!
+//! sled's own `flush` ends with `sync_file_range`, which neither empties the device's cache nor
+//! writes the inode. [`LogDisk::barrier`] therefore adds `fdatasync` on a descriptor of its own. A
+//! failed sync cannot be repaired by trying again (the kernel has dropped the dirty pages): the
+//! process ends ([`give_up`]) and what is on the device is judged at the next start.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use tokio::sync::{mpsc, oneshot};
+
+/// The longest record: sled keeps longer values in files of their own, which it never syncs.
+pub const RECORD_MAX: usize = 4_096;
+
+/// A piece of a log entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The log index of the entry.
+    pub index: u64,
+    /// Which piece of it, from 0.
+    pub part: u16,
+    /// The piece, at most [`RECORD_MAX`] bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A log of records and a few named values. Writes take effect in the order of the calls, are
+/// readable at once, and are durable after the next [`Self::barrier`]. Errors other than those of
+/// `scan` and `meta` leave the disk in an unknown state: call [`give_up`].
+pub trait LogDisk: Send + Sync + Debug + 'static {
+    /// Adds records, all or none.
+    ///
+    /// # Errors
+    /// The device's.
+    fn append(&self, records: Vec<Record>) -> io::Result<()>;
+
+    /// Removes all records above an index; `None` removes all.
+    ///
+    /// # Errors
+    /// The device's.
+    fn truncate_after(&self, last: Option<u64>) -> io::Result<()>;
+
+    /// Removes all records up to and with an index.
+    ///
+    /// # Errors
+    /// The device's.
+    fn purge_to(&self, upto: u64) -> io::Result<()>;
+
+    /// Sets a named value.
+    ///
+    /// # Errors
+    /// The device's.
+    fn put_meta(&self, name: &'static str, value: Vec<u8>) -> io::Result<()>;
+
+    /// A named value.
+    ///
+    /// # Errors
+    /// The device's.
+    fn meta(&self, name: &'static str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Visits the records of some indexes in order.
+    ///
+    /// # Errors
+    /// The device's, and the visitor's, which ends the visit.
+    fn scan(
+        &self,
+        indexes: RangeInclusive<u64>,
+        visit: &mut dyn FnMut(Record) -> io::Result<()>,
+    ) -> io::Result<()>;
+
+    /// Makes everything written so far survive a power cut.
+    ///
+    /// # Errors
+    /// The device's.
+    fn barrier(&self) -> io::Result<()>;
+
+    /// Bytes used on the device.
+    fn size(&self) -> u64;
+}
+
+/// Why a disk could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("it is in use by another process")]
+    Locked,
+    /// What is on it cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A [`LogDisk`] on sled 0.34.
+#[derive(Clone)]
+pub struct SledDisk {
+    db: sled::Db,
+    log: sled::Tree,
+    meta: sled::Tree,
+    file: std::sync::Arc<File>,
+}
+
+impl Debug for SledDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SledDisk")
+    }
+}
+
+impl SledDisk {
+    /// Whether there is a database in a directory.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        dir.join("db").exists() || dir.join("conf").exists()
+    }
+
+    /// Opens the database in a directory, or makes it.
+    ///
+    /// sled panics on some damage instead of returning an error; such a panic is caught here and is
+    /// [`OpenError::Damaged`]. It may have come from a thread of sled's own, so where a panic ends
+    /// the process, [`probe`] the directory in a child process first.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        super::files::private_dir(dir)?;
+        let opened = std::panic::catch_unwind(|| Self::open_unguarded(dir));
+        match opened {
+            Ok(result) => result,
+            Err(panic) => Err(OpenError::Damaged(panic_text(&*panic))),
+        }
+    }
+
+    fn open_unguarded(dir: &Path) -> Result<Self, OpenError> {
+        let db = sled::Config::new()
+            .path(dir)
+            .cache_capacity(16 << 20)
+            // Fixed for ever when the database is made: another value would not open it.
+            .segment_size(4 << 20)
+            // The only thread of sled's that collects freed segments. Its own sync errors are
+            // swallowed, but each of them is also reported to our descriptor, at the next barrier.
+            .flush_every_ms(Some(500))
+            .mode(sled::Mode::HighThroughput)
+            .open()
+            .map_err(open_error)?;
+        let log = db.open_tree("log").map_err(open_error)?;
+        let meta = db.open_tree("meta").map_err(open_error)?;
+        let file = File::open(dir.join("db"))?;
+        if let Ok(conf) = File::open(dir.join("conf")) {
+            conf.sync_all()?;
+        }
+        super::files::private_dir(dir)?;
+        Ok(Self { db, log, meta, file: std::sync::Arc::new(file) })
+    }
+}
+
+impl LogDisk for SledDisk {
+    fn append(&self, records: Vec<Record>) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for record in records {
+            debug_assert!(
+                record.bytes.len() <= RECORD_MAX,
+                "records are cut before they come here"
+            );
+            batch.insert(&key(record.index, record.part), record.bytes);
+        }
+        self.log.apply_batch(batch).map_err(io::Error::from)
+    }
+
+    fn truncate_after(&self, last: Option<u64>) -> io::Result<()> {
+        let first = last.map_or(0, |last| last.saturating_add(1));
+        // From the end, so that a crash half-way leaves a shorter log and not one with a hole.
+        loop {
+            let mut batch = sled::Batch::default();
+            let mut count = 0;
+            for found in self.log.range(key(first, 0)..).keys().rev().take(1_024) {
+                batch.remove(found.map_err(io::Error::from)?);
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            self.log.apply_batch(batch).map_err(io::Error::from)?;
+        }
+    }
+
+    fn purge_to(&self, upto: u64) -> io::Result<()> {
+        loop {
+            let mut batch = sled::Batch::default();
+            let mut count = 0;
+            for found in self.log.range(..=key(upto, u16::MAX)).keys().take(1_024) {
+                batch.remove(found.map_err(io::Error::from)?);
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            self.log.apply_batch(batch).map_err(io::Error::from)?;
+        }
+    }
+
+    fn put_meta(&self, name: &'static str, value: Vec<u8>) -> io::Result<()> {
+        self.meta.insert(name, value).map(drop).map_err(io::Error::from)
+    }
+
+    fn meta(&self, name: &'static str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(name).map_err(io::Error::from)?.map(|value| value.to_vec()))
+    }
+
+    fn scan(
+        &self,
+        indexes: RangeInclusive<u64>,
+        visit: &mut dyn FnMut(Record) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for found in self.log.range(key(*indexes.start(), 0)..=key(*indexes.end(), u16::MAX)) {
+            let (found, value) = found.map_err(io::Error::from)?;
+            let (index, part) = parse_key(&found)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a key is damaged"))?;
+            visit(Record { index, part, bytes: value.to_vec() })?;
+        }
+        Ok(())
+    }
+
+    fn barrier(&self) -> io::Result<()> {
+        self.db.flush().map_err(io::Error::from)?;
+        self.file.sync_data()
+    }
+
+    fn size(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+}
+
+/// Opens a database and reads all of it, to see whether sled survives it. Meant for a child
+/// process, since sled may panic in threads of its own.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn probe(dir: &Path) -> Result<(), OpenError> {
+    let disk = SledDisk::open(dir)?;
+    let scanned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        disk.scan(0..=u64::MAX, &mut |_| Ok(()))
+    }));
+    match scanned {
+        Ok(result) => result.map_err(|error| OpenError::Damaged(error.to_string())),
+        Err(panic) => Err(OpenError::Damaged(panic_text(&*panic))),
+    }
+}
+
+/// Ends the process at once: nothing that was written since the last barrier may be acknowledged.
+pub fn give_up(what: &str, error: &dyn std::error::Error) -> ! {
+    tracing::error!(
+        %error,
+        "{what}: the disk has failed, so nothing more can be promised; this process ends now. \
+         Check the disk, then start it again"
+    );
+    std::process::abort()
+}
+
+/// A thread of its own that takes jobs in order, as many as have queued, and works on them.
+#[derive(Debug)]
+pub struct Writer<J> {
+    jobs: mpsc::Sender<J>,
+}
+
+impl<J> Clone for Writer<J> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone() }
+    }
+}
+
+/// The writer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log is closed")]
+pub struct Closed;
+
+impl<J: Send + 'static> Writer<J> {
+    /// Starts the thread; it ends when the last handle is dropped, and completes `ended` then.
+    ///
+    /// # Errors
+    /// When the machine has no thread left.
+    pub fn start(
+        name: &str,
+        capacity: usize,
+        mut work: impl FnMut(Vec<J>) + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        let (jobs, mut queue) = mpsc::channel(capacity);
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            while let Some(first) = queue.blocking_recv() {
+                let mut group = vec![first];
+                while let Ok(next) = queue.try_recv() {
+                    group.push(next);
+                }
+                work(group);
+            }
+            drop(work);
+            end.send(()).ok();
+        })?;
+        Ok((Self { jobs }, ended))
+    }
+
+    /// Queues a job; waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`Closed`] when the thread has ended.
+    pub async fn send(&self, job: J) -> Result<(), Closed> {
+        self.jobs.send(job).await.map_err(|_| Closed)
+    }
+}
+
+fn key(index: u64, part: u16) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&index.to_be_bytes());
+    key[8..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
+    let (index, part) = key.split_at_checked(8)?;
+    Some((u64::from_be_bytes(index.try_into().ok()?), u16::from_be_bytes(part.try_into().ok()?)))
+}
+
+fn open_error(error: sled::Error) -> OpenError {
+    match error {
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            OpenError::Locked
+        }
+        sled::Error::Io(error) => OpenError::Io(error),
+        sled::Error::Corruption { .. }
+        | sled::Error::Unsupported(_)
+        | sled::Error::ReportableBug(_)
+        | sled::Error::CollectionNotFound(_) => OpenError::Damaged(error.to_string()),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "the database cannot be read".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(index: u64, part: u16) -> Record {
+        Record { index, part, bytes: format!("{index}.{part}").into_bytes() }
+    }
+
+    fn all(disk: &SledDisk) -> Vec<(u64, u16)> {
+        let mut found = Vec::new();
+        disk.scan(0..=u64::MAX, &mut |record| {
+            assert_eq!(record.bytes, format!("{}.{}", record.index, record.part).into_bytes());
+            found.push((record.index, record.part));
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn records_come_back_in_order_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let disk = SledDisk::open(dir.path()).unwrap();
+            disk.append(vec![record(2, 0), record(1, 1), record(1, 0), record(300, 0)]).unwrap();
+            disk.put_meta("vote", vec![7]).unwrap();
+            disk.barrier().unwrap();
+            assert!(matches!(SledDisk::open(dir.path()), Err(OpenError::Locked)));
+        }
+        let disk = SledDisk::open(dir.path()).unwrap();
+        assert_eq!(all(&disk), [(1, 0), (1, 1), (2, 0), (300, 0)]);
+        assert_eq!(disk.meta("vote").unwrap(), Some(vec![7]));
+        assert_eq!(disk.meta("other").unwrap(), None);
+    }
+
+    #[test]
+    fn truncating_and_purging_take_whole_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SledDisk::open(dir.path()).unwrap();
+        let records = (1..=3_000).flat_map(|index| [record(index, 0), record(index, 1)]);
+        disk.append(records.collect()).unwrap();
+        disk.truncate_after(Some(12)).unwrap();
+        disk.purge_to(10).unwrap();
+        assert_eq!(all(&disk), [(11, 0), (11, 1), (12, 0), (12, 1)]);
+        disk.truncate_after(None).unwrap();
+        assert_eq!(all(&disk), []);
+    }
+
+    #[test]
+    fn a_writer_takes_what_has_queued_and_ends_with_its_handles() {
+        let (groups, seen) = std::sync::mpsc::channel();
+        let (gate, wait) = std::sync::mpsc::channel::<()>();
+        let (writer, ended) = Writer::start("test", 16, move |group: Vec<u32>| {
+            wait.recv().unwrap();
+            groups.send(group).unwrap();
+        })
+        .unwrap();
+        let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        executor.block_on(async {
+            writer.send(1).await.unwrap();
+            gate.send(()).unwrap();
+            assert_eq!(seen.recv().unwrap(), [1]);
+            for job in 2..=4 {
+                writer.send(job).await.unwrap();
+            }
+            for _ in 0..3 {
+                gate.send(()).ok();
+            }
+            drop(writer);
+            ended.await.unwrap();
+        });
+        let rest: Vec<u32> = seen.iter().flatten().collect();
+        assert_eq!(rest, [2, 3, 4]);
+    }
+}
