@@ -40,3 +40,10 @@ pub struct Endpoint {
     /// Running, healthy, wanted to run, on a node that is reachable: names resolve to it.
     pub serving: bool,
 }
+
+impl EndpointSet {
+    /// The addresses that the service's name resolves to, in the order of the slots.
+    pub fn serving(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.endpoints.iter().filter(|it| it.serving).map(|it| it.addr)
+    }
+}

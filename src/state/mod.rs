@@ -8,7 +8,9 @@
 
 mod addresses;
 mod apply;
+pub mod assignment;
 mod change;
+pub mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod object;
