@@ -1,13 +1,35 @@
 //! Names of services and tasks, for the containers of this node.
+//!
+//! One server per node on a wildcard socket; the packet filter (`overlay`) redirects port 53 of the
+//! node's gateways to it and closes it to everybody else. Answers come from the node's assignment set,
+//! so names work without managers; the address of the client tells which networks it sees. Other names
+//! go to the host's name servers. There is no cache, no recursion of our own, no zone transfer.
+//!
+//! `zone` (pure): assignments → names · `answer` (pure): query → reply · `server`: sockets and limits ·
+//! `upstream`: forwarding. Messages are hickory's; its server is not used, as it bounds neither
+//! connections nor queries.
+
+mod answer;
+mod server;
+mod upstream;
+mod zone;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 
 use crate::domain::{AssignmentSet, NodeId, TaskId};
 use crate::env::{Env, Scope};
+use server::{Limits, Shared, serve_tcp, serve_udp};
+use upstream::Upstream;
+use zone::Zone;
+
+/// How often a port is tried that is free for datagrams but not for streams, if any port will do.
+const BIND_ATTEMPTS: usize = 16;
 
 /// What the server must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +83,61 @@ impl Handle {
 ///
 /// # Errors
 /// When the port cannot be opened.
-#[expect(clippy::unused_async, clippy::needless_pass_by_value, reason = "signature first")]
 pub async fn start(
     settings: Settings,
-    _env: Env,
-    _sources: Sources,
-    _scope: Scope,
+    env: Env,
+    mut sources: Sources,
+    scope: Scope,
 ) -> Result<Handle, Error> {
-    Ok(Handle { port: settings.port })
+    let (udp, tcp, port) =
+        bind(settings.port).await.map_err(|source| Error::Bind { port: settings.port, source })?;
+    let node = settings.node;
+    let shared = Arc::new(Shared {
+        upstream: Upstream::new(env.clone(), settings.upstreams),
+        env,
+        scope: scope.clone(),
+        zone: ArcSwap::from_pointee(look(&mut sources, node)),
+        limits: Limits::default(),
+    });
+    scope.spawn("dns zone", follow(Arc::clone(&shared), sources, node));
+    scope.spawn("dns datagrams", serve_udp(Arc::clone(&shared), Arc::new(udp)));
+    scope.spawn("dns streams", serve_tcp(shared, tcp));
+    Ok(Handle { port })
+}
+
+async fn bind(port: u16) -> std::io::Result<(UdpSocket, TcpListener, u16)> {
+    let mut attempt = 0;
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+        let chosen = udp.local_addr()?.port();
+        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, chosen)).await {
+            Ok(tcp) => return Ok((udp, tcp, chosen)),
+            Err(_) if port == 0 && attempt < BIND_ATTEMPTS => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn look(sources: &mut Sources, node: NodeId) -> Zone {
+    let set = Arc::clone(&sources.assignments.borrow_and_update());
+    let local = Arc::clone(&sources.local.borrow_and_update());
+    Zone::new(&set, node, &local)
+}
+
+/// Makes the zone anew on each change, until a source is gone.
+async fn follow(shared: Arc<Shared>, mut sources: Sources, node: NodeId) {
+    loop {
+        let changed = tokio::select! {
+            changed = sources.assignments.changed() => changed,
+            changed = sources.local.changed() => changed,
+        };
+        if changed.is_err() {
+            // The agent is ending; the last names stay until the scope ends.
+            return;
+        }
+        let zone = look(&mut sources, node);
+        if zone != **shared.zone.load() {
+            shared.zone.store(Arc::new(zone));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Integration tests, one binary: generated code, storage, API, certificates.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod dns;
 mod engine;
 mod proto;
