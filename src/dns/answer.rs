@@ -188,7 +188,9 @@ fn encode(mut reply: Message, limit: usize) -> Decision {
         if reply.additionals.is_empty() {
             // Some clients never ask again over TCP: they get as many addresses as fit.
             reply.metadata.truncation = true;
-            let fits = reply.answers.len() * limit / bytes.len();
+            let bare = reply.truncate().to_vec().map_or(0, |bytes| bytes.len());
+            let each = bytes.len().saturating_sub(bare).div_ceil(reply.answers.len()).max(1);
+            let fits = limit.saturating_sub(bare) / each;
             reply.answers.truncate(fits.min(reply.answers.len() - 1));
         } else {
             reply.additionals.clear();
