@@ -17,7 +17,10 @@ mod tests;
 pub use certificate::{Certificate, NodeKey, node_id_of};
 pub use credentials::{CertificateDir, Credentials};
 pub use permit::{PERMITTED, Requirement, permitted};
-pub use tls::{Identity, MANAGER_NAME, Pin, SharedIdentity, explain, pinned, unverified};
+pub use tls::{
+    ClientTls, Identity, MANAGER_NAME, Pin, ServerTls, SharedIdentity, explain, manager_name,
+    pinned, unverified,
+};
 pub use token::{Token, TokenError};
 
 use std::fmt;

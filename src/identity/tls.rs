@@ -25,6 +25,21 @@ use crate::env::Clock;
 /// The name by which managers are dialled: only a manager's certificate has it.
 pub const MANAGER_NAME: &str = "swarm-manager";
 
+/// The client side of an identity.
+pub type ClientTls = Arc<ClientConfig>;
+
+/// The server side of an identity.
+pub type ServerTls = Arc<ServerConfig>;
+
+/// [`MANAGER_NAME`] as TLS wants it.
+///
+/// # Errors
+/// Never: the name is a name.
+pub fn manager_name() -> Result<ServerName<'static>, IdentityError> {
+    ServerName::try_from(MANAGER_NAME)
+        .map_err(|error| IdentityError::Certificate(error.to_string()))
+}
+
 /// A node's identity, ready for connections.
 #[derive(Clone)]
 pub struct Identity {
@@ -33,9 +48,9 @@ pub struct Identity {
     /// The root of the cluster, PEM.
     pub root_pem: String,
     /// For accepting connections.
-    pub server: Arc<ServerConfig>,
+    pub server: ServerTls,
     /// For making connections.
-    pub client: Arc<ClientConfig>,
+    pub client: ClientTls,
 }
 
 impl fmt::Debug for Identity {
@@ -113,7 +128,7 @@ impl SharedIdentity {
 #[derive(Clone)]
 pub struct Pin {
     /// For connections.
-    pub client: Arc<ClientConfig>,
+    pub client: ClientTls,
 }
 
 impl fmt::Debug for Pin {
