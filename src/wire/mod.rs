@@ -2,6 +2,14 @@
 //!
 //! `gen/` is generated from `proto/` by `scripts/gen-proto.sh`, committed, never edited.
 
+mod assignment;
+mod cluster;
+mod network;
+pub mod object;
+pub(crate) mod parts;
+mod service;
+mod task;
+
 /// Generated code.
 #[expect(
     missing_docs,
