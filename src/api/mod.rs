@@ -8,14 +8,36 @@
 //! The API runs before any cluster exists and on workers: the store is optional, and what this node
 //! does about its own part is behind [`NodeControl`].
 
+mod ask;
+mod base64;
+mod context;
 mod control;
+mod convert;
+mod engine;
+mod error;
+mod events;
+mod filter;
+mod keys;
 mod log_source;
+mod lookup;
+mod networks;
+mod nodes;
+mod payloads;
+mod router;
+mod server;
+mod service_logs;
+mod service_spec;
+mod services;
+mod swarm;
+mod system;
+mod tasks;
 
 pub use control::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
     Participation,
 };
 pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};
+pub use server::{Handle, ServeError, serve};
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,56 @@
+//! The cluster.
+
+use serde_json::{Map, Value, json};
+
+use super::{head, put, value};
+use crate::api::base64;
+use crate::domain::Cluster;
+
+/// The cluster as `GET /info` shows it; `GET /swarm` adds the join tokens.
+pub(in crate::api) fn cluster(cluster: &Cluster) -> Value {
+    let mut members = head(cluster.id.to_string(), &cluster.meta, cluster.meta.spec_revision);
+    put(&mut members, "Spec", spec(cluster));
+    put(&mut members, "TLSInfo", tls_info(&cluster.authority.root_pem));
+    put(&mut members, "RootRotationInProgress", Value::Bool(false));
+    let pool = format!("{}/{}", cluster.pool.base, cluster.pool.prefix);
+    put(&mut members, "DefaultAddrPool", json!([pool]));
+    put(&mut members, "SubnetSize", cluster.pool.subnet_size.into());
+    put(&mut members, "DataPathPort", cluster.data_path_port.into());
+    Value::Object(members)
+}
+
+/// The spec, with Docker's numbers for the knobs of its own Raft, which clients expect to see.
+fn spec(cluster: &Cluster) -> Value {
+    let mut spec = value(&cluster.spec);
+    let defaults = [
+        ("SnapshotInterval", 10_000),
+        ("KeepOldSnapshots", 0),
+        ("LogEntriesForSlowFollowers", 500),
+        ("ElectionTick", 10),
+        ("HeartbeatTick", 1),
+    ];
+    if let Some(raft) = spec.get_mut("Raft").and_then(Value::as_object_mut) {
+        for (name, number) in defaults {
+            raft.entry(name).or_insert_with(|| number.into());
+        }
+    }
+    if let Some(ca) = spec.get_mut("CAConfig").and_then(Value::as_object_mut) {
+        ca.remove("SigningCAKey");
+    }
+    spec
+}
+
+/// The root certificate and who issued it, as DER in base 64.
+pub(in crate::api) fn tls_info(root_pem: &str) -> Value {
+    let mut members = Map::new();
+    put(&mut members, "TrustRoot", Value::from(root_pem));
+    if let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(root_pem.as_bytes())
+        && let Ok(root) = pem.parse_x509()
+    {
+        let subject = base64::encode(root.subject().as_raw());
+        put(&mut members, "CertIssuerSubject", Value::String(subject));
+        let key = base64::encode(root.public_key().raw);
+        put(&mut members, "CertIssuerPublicKey", Value::String(key));
+    }
+    Value::Object(members)
+}

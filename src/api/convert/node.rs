@@ -1,0 +1,59 @@
+//! Nodes.
+
+use serde_json::{Map, Value};
+
+use super::{head, put, tls_info, value};
+use crate::domain::Node;
+use crate::domain::node::{Membership, Reachability};
+use crate::raft::Leadership;
+use crate::state::State;
+
+/// A node as `GET /nodes/{id}` shows it.
+pub(in crate::api) fn node(state: &State, node: &Node, leadership: Leadership) -> Value {
+    let mut members = head(node.id.to_string(), &node.meta, node.meta.spec_revision);
+    put(&mut members, "Spec", value(&node.spec));
+    let mut description = node
+        .description
+        .as_ref()
+        .map_or_else(|| value(&crate::domain::node::Description::default()), value);
+    if let (Some(cluster), Some(members)) = (&state.cluster, description.as_object_mut()) {
+        put(members, "TLSInfo", tls_info(&cluster.authority.root_pem));
+    }
+    put(&mut members, "Description", description);
+    put(&mut members, "Status", status(node));
+    if let Some(manager) = manager_status(node, leadership) {
+        put(&mut members, "ManagerStatus", manager);
+    }
+    Value::Object(members)
+}
+
+fn status(node: &Node) -> Value {
+    let mut members = Map::new();
+    put(&mut members, "State", Value::from(node.status.reachability.as_str()));
+    if !node.status.message.is_empty() {
+        put(&mut members, "Message", Value::from(node.status.message.clone()));
+    }
+    let addr = node.status.addr.or_else(|| node.manager.map(|manager| manager.addr.ip()));
+    if let Some(addr) = addr {
+        put(&mut members, "Addr", Value::String(addr.to_string()));
+    }
+    Value::Object(members)
+}
+
+fn manager_status(node: &Node, leadership: Leadership) -> Option<Value> {
+    let manager = node.manager.filter(|it| it.membership != Membership::Removed)?;
+    let leads = leadership.leader.is_some_and(|(leader, _)| leader == manager.raft_id);
+    let reachability = match node.status.reachability {
+        Reachability::Reachable => "reachable",
+        Reachability::Unknown | Reachability::Unreachable if leads => "reachable",
+        Reachability::Unknown => "unknown",
+        Reachability::Unreachable => "unreachable",
+    };
+    let mut members = Map::new();
+    if leads {
+        put(&mut members, "Leader", Value::Bool(true));
+    }
+    put(&mut members, "Reachability", Value::from(reachability));
+    put(&mut members, "Addr", Value::String(manager.addr.to_string()));
+    Some(Value::Object(members))
+}

@@ -1,0 +1,206 @@
+//! Paths to handlers, the version prefix, and the headers of every answer.
+
+use std::fmt;
+use std::str::FromStr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderValue, Request, Uri};
+use tower::ServiceExt;
+
+use super::context::Ctx;
+use super::error::Error;
+use super::{events, networks, nodes, payloads, service_logs, services, swarm, system, tasks};
+
+/// Largest request body that we read ourselves: a config of 1000 KiB in base 64, with room.
+pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A version of Docker's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version {
+    major: u32,
+    minor: u32,
+}
+
+/// The newest version we announce: that of Engine 20.10, whose recorded answers ours are compared
+/// with. Newer clients step down to it.
+pub(super) const VERSION_MAX: Version = Version { major: 1, minor: 41 };
+/// The oldest version whose paths we accept.
+pub(super) const VERSION_MIN: Version = Version { major: 1, minor: 24 };
+
+impl Version {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self { major: number(major)?, minor: number(minor)? })
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    u32::from_str(text).ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// The version that the client's path named; `None` without a prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked(pub(super) Option<Version>);
+
+/// The API as a function from requests to answers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    router: Router,
+}
+
+impl Api {
+    pub(super) fn new(ctx: Ctx) -> Self {
+        let router = Router::new()
+            .route("/_ping", get(system::ping))
+            .route("/version", get(system::version))
+            .route("/info", get(system::info))
+            .route("/events", get(events::stream))
+            .route("/distribution/{*rest}", get(system::distribution))
+            .route("/healthz", get(system::healthz))
+            .route("/readyz", get(system::readyz))
+            .route("/x/v1/status", get(system::status))
+            .merge(swarm_routes())
+            .merge(object_routes())
+            .method_not_allowed_fallback(async || Error::no_route())
+            .fallback(pass_through)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .with_state(ctx);
+        Self { router }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(&self, mut request: Request<Body>) -> Response {
+        let response = match unprefixed(request.uri()) {
+            Err(error) => error.into_response(),
+            Ok((version, uri)) => {
+                *request.uri_mut() = uri;
+                request.extensions_mut().insert(Asked(version));
+                let Ok(response) = self.router.clone().oneshot(request).await;
+                response
+            }
+        };
+        with_headers(response)
+    }
+}
+
+fn swarm_routes() -> Router<Ctx> {
+    Router::new()
+        .route("/swarm", get(swarm::inspect))
+        .route("/swarm/init", post(swarm::init))
+        .route("/swarm/join", post(swarm::join))
+        .route("/swarm/leave", post(swarm::leave))
+        .route("/swarm/update", post(swarm::update))
+        .route("/swarm/unlockkey", get(swarm::unlock_key))
+        .route("/swarm/unlock", post(swarm::unlock))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
+        .route("/nodes/{id}/update", post(nodes::update))
+}
+
+fn object_routes() -> Router<Ctx> {
+    Router::new()
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route("/services/{id}", get(services::inspect).delete(services::remove))
+        .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(service_logs::of_service))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{id}", get(tasks::inspect))
+        .route("/tasks/{id}/logs", get(service_logs::of_task))
+        .route("/secrets", get(payloads::list_secrets))
+        .route("/secrets/create", post(payloads::create_secret))
+        .route("/secrets/{id}", get(payloads::inspect_secret).delete(payloads::remove_secret))
+        .route("/secrets/{id}/update", post(payloads::update_secret))
+        .route("/configs", get(payloads::list_configs))
+        .route("/configs/create", post(payloads::create_config))
+        .route("/configs/{id}", get(payloads::inspect_config).delete(payloads::remove_config))
+        .route("/configs/{id}/update", post(payloads::update_config))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+}
+
+/// Everything else is the engine's.
+async fn pass_through(
+    State(ctx): State<Ctx>,
+    axum::Extension(Asked(version)): axum::Extension<Asked>,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    ctx.engine.forward(request, version).await
+}
+
+/// Takes the version prefix off a path and checks it.
+fn unprefixed(uri: &Uri) -> Result<(Option<Version>, Uri), Error> {
+    let whole = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let Some((version, rest)) = split_prefix(whole) else {
+        return Ok((None, whole.parse().map_err(|_| Error::no_route())?));
+    };
+    if version > VERSION_MAX {
+        return Err(Error::bad_request(format!(
+            "client version {version} is too new. Maximum supported API version is {VERSION_MAX}"
+        )));
+    }
+    if version < VERSION_MIN {
+        return Err(Error::bad_request(format!(
+            "client version {version} is too old. Minimum supported API version is {VERSION_MIN}, please upgrade your client to a newer version"
+        )));
+    }
+    Ok((Some(version), rest.parse().map_err(|_| Error::no_route())?))
+}
+
+fn split_prefix(path: &str) -> Option<(Version, &str)> {
+    let after = path.strip_prefix("/v")?;
+    let end = after.find('/')?;
+    let (version, rest) = after.split_at(end);
+    Some((Version::parse(version)?, rest))
+}
+
+/// What every answer says of the server.
+fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let announced = HeaderValue::from_str(&VERSION_MAX.to_string());
+    headers.insert("api-version", announced.unwrap_or(HeaderValue::from_static("1.41")));
+    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert("ostype", HeaderValue::from_static("linux"));
+    let server = concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)");
+    headers.insert("server", HeaderValue::from_static(server));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(path: &str) -> Result<(Option<String>, String), String> {
+        let (version, uri) =
+            unprefixed(&path.parse().unwrap()).map_err(|error| error.message.clone())?;
+        Ok((version.map(|version| version.to_string()), uri.to_string()))
+    }
+
+    #[test]
+    fn prefixes_are_taken_off_and_checked() {
+        let some = |version: &str, path: &str| Ok((Some(version.to_owned()), path.to_owned()));
+        assert_eq!(split("/v1.41/services?status=true"), some("1.41", "/services?status=true"));
+        assert_eq!(split("/v1.24/_ping"), some("1.24", "/_ping"));
+        assert_eq!(split("/services"), Ok((None, "/services".to_owned())));
+        assert_eq!(split("/volumes/v1"), Ok((None, "/volumes/v1".to_owned())));
+        assert_eq!(
+            split("/v1.99/info"),
+            Err("client version 1.99 is too new. Maximum supported API version is 1.41".to_owned())
+        );
+        assert_eq!(
+            split("/v1.1/info"),
+            Err("client version 1.1 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version".to_owned())
+        );
+    }
+}

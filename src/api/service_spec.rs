@@ -1,0 +1,151 @@
+//! From a request's body to a service spec that can be proposed: decoding, what we refuse by name,
+//! and what the spec refers to.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::ask;
+use super::convert::PULL_OPTIONS;
+use super::error::{Code, Error};
+use super::{keys, lookup};
+use crate::domain::ServiceSpec;
+use crate::domain::service::PublishMode;
+use crate::state::State;
+
+/// Members that some clients repeat from the query into the body (dockerode); not part of a spec.
+const QUERY_ECHOES: [&str; 4] = ["version", "rollback", "registryAuthFrom", "force"];
+
+/// Networks of the engine's own that a service may name.
+pub(super) const PREDEFINED: [&str; 2] = ["host", "none"];
+
+/// Reads a spec out of a body.
+///
+/// # Errors
+/// Docker's texts for what is no spec, and clear ones for what this release cannot do.
+pub(super) fn decode(body: &[u8]) -> Result<ServiceSpec, Error> {
+    let mut value = ask::json(body, keys::SERVICE)?;
+    if let Some(members) = value.as_object_mut() {
+        QUERY_ECHOES.iter().for_each(|name| drop(members.remove(*name)));
+        settle_mode(members)?;
+    }
+    if !value.pointer("/TaskTemplate/ContainerSpec").is_some_and(Value::is_object) {
+        return Err(Error::bad_request("mismatched Runtime and *Spec fields"));
+    }
+    let image = value.pointer("/TaskTemplate/ContainerSpec/Image").and_then(Value::as_str);
+    if image.is_none_or(str::is_empty) {
+        let text = "ContainerSpec: image reference must be provided";
+        return Err(Error::rpc(Code::InvalidArgument, text));
+    }
+    let mut spec: ServiceSpec = ask::typed(value)?;
+    if !matches!(spec.task_template.runtime.as_str(), "" | "container") {
+        let text = format!("the runtime {:?} is not supported", spec.task_template.runtime);
+        return Err(Error::rpc(Code::Unimplemented, text));
+    }
+    if spec.task_template.networks.is_empty() {
+        spec.task_template.networks = std::mem::take(&mut spec.networks);
+    }
+    spec.networks.clear();
+    spec.task_template.container_spec.extra.remove(PULL_OPTIONS);
+    refuse_ingress(&spec)?;
+    Ok(spec)
+}
+
+/// Brings `Mode` to one of our kinds: absent means one replica.
+fn settle_mode(members: &mut serde_json::Map<String, Value>) -> Result<(), Error> {
+    let Some(mode) = members.get("Mode").and_then(Value::as_object) else { return Ok(()) };
+    for job in ["ReplicatedJob", "GlobalJob"] {
+        if mode.contains_key(job) {
+            let text = "jobs are not supported yet: use the mode replicated or global, with a restart condition of none or on-failure";
+            return Err(Error::rpc(Code::Unimplemented, text));
+        }
+    }
+    match mode.len() {
+        0 => drop(members.remove("Mode")),
+        1 => {}
+        _ => return Err(Error::bad_request("must specify only one service mode")),
+    }
+    Ok(())
+}
+
+/// Refused by name: accepted and ignored, clients would wait for a port that never opens.
+fn refuse_ingress(spec: &ServiceSpec) -> Result<(), Error> {
+    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
+    let mut ingress = ports.filter(|port| port.publish_mode == PublishMode::Ingress);
+    let Some(port) = ingress.next() else { return Ok(()) };
+    Err(Error::rpc(
+        Code::InvalidArgument,
+        format!(
+            "port {} cannot be published on all nodes (mode ingress) yet: publish it on the nodes that run a task, with --publish mode=host,target={},published={}",
+            port.target_port, port.target_port, port.published_port
+        ),
+    ))
+}
+
+/// Checks what a spec refers to and replaces names by ids.
+///
+/// # Errors
+/// Docker's texts for secrets, configs and networks that are not there.
+pub(super) fn resolve(state: &State, spec: &mut ServiceSpec) -> Result<(), Error> {
+    let container = &spec.task_template.container_spec;
+    let missing: Vec<&str> = container
+        .secrets
+        .iter()
+        .filter(|it| {
+            let found = state.secrets.get(&it.secret_id);
+            found.is_none_or(|secret| secret.spec.name != it.secret_name)
+        })
+        .map(|it| it.secret_name.as_str())
+        .collect();
+    refuse_missing("secret", &missing)?;
+    let missing: Vec<&str> = container
+        .configs
+        .iter()
+        .filter(|it| {
+            let found = state.configs.get(&it.config_id);
+            found.is_none_or(|config| config.spec.name != it.config_name)
+        })
+        .map(|it| it.config_name.as_str())
+        .collect();
+    refuse_missing("config", &missing)?;
+    resolve_networks(state, spec)
+}
+
+fn refuse_missing(kind: &str, names: &[&str]) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let plural = if names.len() > 1 { "s" } else { "" };
+    let text = format!("{kind}{plural} not found: {}", names.join(", "));
+    Err(Error::rpc(Code::InvalidArgument, text))
+}
+
+fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Error> {
+    let networks = &mut spec.task_template.networks;
+    for network in networks.iter_mut() {
+        if !PREDEFINED.contains(&network.target.as_str()) {
+            network.target = lookup::network(state, &network.target)?.to_string();
+        }
+    }
+    let targets: BTreeSet<&str> = networks.iter().map(|it| it.target.as_str()).collect();
+    if targets.len() > 1 && PREDEFINED.iter().any(|name| targets.contains(name)) {
+        let text = "the networks host and none cannot be combined with another network";
+        return Err(Error::rpc(Code::InvalidArgument, text));
+    }
+    Ok(())
+}
+
+/// Puts registry credentials into a spec, for the nodes that pull; they are never returned.
+pub(super) fn set_registry_auth(spec: &mut ServiceSpec, auth: Option<String>) {
+    let extra = &mut spec.task_template.container_spec.extra;
+    match auth {
+        Some(auth) => drop(extra.insert(PULL_OPTIONS.to_owned(), json!({"RegistryAuth": auth}))),
+        None => drop(extra.remove(PULL_OPTIONS)),
+    }
+}
+
+/// The registry credentials in a spec.
+pub(super) fn registry_auth(spec: &ServiceSpec) -> Option<String> {
+    let options = spec.task_template.container_spec.extra.get(PULL_OPTIONS)?;
+    options.get("RegistryAuth")?.as_str().map(str::to_owned)
+}
