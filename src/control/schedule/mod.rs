@@ -1,0 +1,214 @@
+//! Where tasks that wait for a node go: filter, then spread.
+//!
+//! Alike tasks (same service and version) are placed as a group: every node is filtered once, and a
+//! heap gives the best node for each task in turn. Tasks are never moved once placed. The tasks of
+//! global services bring their node with them and are only checked against it.
+
+mod filter;
+mod spread;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use filter::is_ready;
+use filter::{Refusals, refusal};
+use spread::{Rank, Tree};
+pub(super) use usage::Usage;
+
+use super::crew::Crew;
+use super::facts::Facts;
+use super::pass::Pass;
+use crate::domain::service::VersionNumber;
+use crate::domain::task::Slot;
+use crate::domain::{NodeId, TaskState};
+
+/// A node on which this many tasks of a service failed lately is avoided (Docker: `maxFailures`).
+const FAILURES_MAX: u32 = 5;
+
+/// How long a failure counts as one of late (Docker: `monitorFailures`).
+const FAILURES_WINDOW: Duration = Duration::from_secs(300);
+
+/// Alike tasks that wait for a place.
+struct Group {
+    crew: usize,
+    version: VersionNumber,
+    /// The node that they bring with them.
+    pinned: Option<NodeId>,
+    members: Vec<usize>,
+}
+
+/// How many tasks of a service each node has.
+struct Counts {
+    /// All live tasks.
+    live: Vec<u32>,
+    /// Live tasks that run what is wanted: those that a bound on replicas counts. The old task of a
+    /// slot that is being replaced is not one of them, or start-first could never converge.
+    bounded: Vec<u32>,
+    /// Failures of late.
+    failures: Vec<u32>,
+}
+
+pub(super) fn decide(pass: &mut Pass<'_>, crews: &mut [Crew]) {
+    let Some(mut usage) = pass.usage.take() else { return };
+    let mut stuck = Vec::new();
+    for (index, crew) in crews.iter_mut().enumerate() {
+        let groups = groups(crew, index);
+        if groups.is_empty() {
+            continue;
+        }
+        let mut counts = count(pass, crew);
+        for mut group in groups {
+            let facts = crew.facts(pass, group.version);
+            place(pass, crew, &mut group, (&facts, &mut usage, &mut counts));
+            if !group.members.is_empty() {
+                stuck.push(group);
+            }
+        }
+    }
+    // Only now is it known what the placed ones have left.
+    let mut counted: Option<(usize, Counts)> = None;
+    for group in stuck {
+        let crew = &mut crews[group.crew];
+        let counts = match counted.take() {
+            Some((of, counts)) if of == group.crew => counts,
+            _ => count(pass, crew),
+        };
+        explain(pass, crew, &group, (&usage, &counts));
+        counted = Some((group.crew, counts));
+    }
+}
+
+/// The tasks of a crew that wait for a place, alike ones together.
+fn groups(crew: &Crew, index: usize) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (place, member) in crew.members.iter().enumerate() {
+        let task = &member.task;
+        let waits = member.is_live() && task.node.is_none();
+        if !waits || task.status.state != TaskState::Pending {
+            continue;
+        }
+        let pinned = match task.slot {
+            Slot::Node(node) => Some(node),
+            Slot::Number(_) => None,
+        };
+        let alike = |it: &&mut Group| it.version == task.spec && it.pinned.is_none();
+        match groups.iter_mut().find(alike).filter(|_| pinned.is_none()) {
+            Some(group) => group.members.push(place),
+            None => {
+                let members = vec![place];
+                groups.push(Group { crew: index, version: task.spec, pinned, members });
+            }
+        }
+    }
+    groups
+}
+
+fn count(pass: &Pass<'_>, crew: &mut Crew) -> Counts {
+    let nodes = pass.roster.len();
+    let mut counts =
+        Counts { live: vec![0; nodes], bounded: vec![0; nodes], failures: vec![0; nodes] };
+    for member in 0..crew.members.len() {
+        let task = Arc::clone(&crew.members[member].task);
+        let Some(place) = task.node.and_then(|id| pass.roster.place(id)) else { continue };
+        if crew.members[member].is_live() {
+            counts.live[place] += 1;
+            if !crew.is_outdated(pass, &task) {
+                counts.bounded[place] += 1;
+            }
+        }
+        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+        if failed && pass.now.since(task.meta.updated_at) < FAILURES_WINDOW {
+            counts.failures[place] += 1;
+        }
+    }
+    counts
+}
+
+/// Places as many tasks of a group as fit; the rest stays in it.
+fn place(
+    pass: &mut Pass<'_>,
+    crew: &mut Crew,
+    group: &mut Group,
+    (facts, usage, counts): (&Facts, &mut Usage, &mut Counts),
+) {
+    let mut tree = Tree::default();
+    let places = match group.pinned {
+        Some(id) => pass.roster.place(id).map_or(0..0, |place| place..place + 1),
+        None => 0..pass.roster.len(),
+    };
+    for place in places {
+        let node = pass.roster.at(place);
+        let fits = refusal(node, facts, usage.at(place), counts.bounded[place]).is_none();
+        let rank = fits.then(|| rank(usage, counts, place));
+        tree.insert(facts.spread(), node, counts.live[place], rank);
+    }
+    let mut waiting = std::mem::take(&mut group.members).into_iter();
+    for member in waiting.by_ref() {
+        let mut chosen = None;
+        tree.take(&mut |rank: Rank| {
+            let place = rank.place;
+            chosen = Some(place);
+            usage.take(place, &facts.needs);
+            counts.live[place] += 1;
+            counts.bounded[place] += 1;
+            let node = pass.roster.at(place);
+            let fits = refusal(node, facts, usage.at(place), counts.bounded[place]).is_none();
+            fits.then(|| self::rank(usage, counts, place))
+        });
+        let Some(place) = chosen else {
+            group.members.push(member);
+            break;
+        };
+        assign(pass, crew, member, place);
+    }
+    group.members.extend(waiting);
+}
+
+fn rank(usage: &Usage, counts: &Counts, place: usize) -> Rank {
+    let failures = counts.failures[place];
+    Rank {
+        failures: if failures >= FAILURES_MAX { failures } else { 0 },
+        of_service: counts.live[place],
+        tasks: usage.at(place).tasks,
+        place,
+    }
+}
+
+fn assign(pass: &mut Pass<'_>, crew: &mut Crew, member: usize, place: usize) {
+    let (now, node) = (pass.now, pass.roster.at(place).id);
+    crew.edit(pass, member, |task| {
+        task.node = Some(node);
+        task.status.state = TaskState::Assigned;
+        task.status.at = now;
+        let message = match task.slot {
+            Slot::Number(_) => "scheduler assigned task to node",
+            Slot::Node(_) => "scheduler confirmed task can run on preassigned node",
+        };
+        message.clone_into(&mut task.status.message);
+        task.status.error.clear();
+    });
+}
+
+/// Writes into the tasks of a group why there is no node for them, where that is news.
+fn explain(
+    pass: &mut Pass<'_>,
+    crew: &mut Crew,
+    group: &Group,
+    (usage, counts): (&Usage, &Counts),
+) {
+    let facts = crew.facts(pass, group.version);
+    let mut refusals = Refusals::default();
+    for (place, node) in pass.roster.iter().enumerate() {
+        if group.pinned.is_none_or(|id| id == node.id) {
+            refusals.add(refusal(node, &facts, usage.at(place), counts.bounded[place]));
+        }
+    }
+    let text = refusals.explain();
+    for place in &group.members {
+        if crew.members[*place].task.status.error != text {
+            let text = text.clone();
+            crew.edit(pass, *place, |task| task.status.error = text);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What constraints can be read, and which nodes meet them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::domain::node::{NodeSpec, NodeStatus, Role};
+use crate::domain::{Meta, NodeId};
+
+fn node() -> Node {
+    let mut description = Description { hostname: "Alpha".into(), ..Description::default() };
+    description.platform = Platform { architecture: "x86_64".into(), os: "linux".into() };
+    description.engine.labels.insert("disk".into(), "SSD".into());
+    let mut spec = NodeSpec { role: Role::Manager, ..NodeSpec::default() };
+    spec.labels.insert("Zone".into(), "a".into());
+    Node {
+        id: NodeId::from_bytes([1; 16]),
+        meta: Meta::default(),
+        spec,
+        description: Some(description),
+        status: NodeStatus {
+            addr: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
+            ..NodeStatus::default()
+        },
+        manager: None,
+        certified: Role::Manager,
+    }
+}
+
+#[test]
+fn constraints_are_met_as_docker_meets_them() {
+    for (text, met) in [
+        ("node.hostname==alpha", true),
+        ("node.hostname != alpha", false),
+        ("NODE.hostname==ALPHA", true),
+        ("node.role==manager", true),
+        ("node.role!=worker", true),
+        ("node.platform.os==Linux", true),
+        ("node.platform.arch==amd64", true),
+        ("node.platform.arch==x86_64", true),
+        ("node.platform.arch==arm64", false),
+        ("node.labels.Zone==A", true),
+        ("node.labels.zone==a", false),
+        ("node.labels.zone!=a", true),
+        ("engine.labels.disk==ssd", true),
+        ("node.ip==192.0.2.7", true),
+        ("node.ip==192.0.2.0/24", true),
+        ("node.ip!=192.0.2.0/24", false),
+        ("node.ip==198.51.100.0/24", false),
+        ("node.ip==nonsense", false),
+        ("node.ip!=nonsense", false),
+        ("node.unknown==a", false),
+        ("node.unknown!=a", false),
+    ] {
+        assert_eq!(Constraint::parse(text).unwrap().matches(&node()), met, "{text}");
+    }
+}
+
+#[test]
+fn texts_that_are_no_constraints_are_refused_with_the_reason() {
+    for (text, reason) in [
+        ("node.role", "constraint expected one operator from ==, !="),
+        ("node.role=manager", "constraint expected one operator from ==, !="),
+        ("==manager", "key '' is invalid"),
+        ("1a==b", "key '1a' is invalid"),
+        ("node role==b", "key 'node role' is invalid"),
+        ("node.role==", "value '' is invalid"),
+        ("node.role==a!=b", "value 'a!=b' is invalid"),
+        ("node.role==a==b", "value 'a==b' is invalid"),
+    ] {
+        let error = Constraint::parse(text).unwrap_err();
+        assert_eq!(error.reason, reason, "{text}");
+    }
+}
