@@ -122,7 +122,7 @@ async fn a_killed_manager_is_known_at_once() {
     let refused = ConnectionState::Closed { refused: true };
     soon(state.wait_for(|state| *state == refused)).await.unwrap();
     let took = harness.env.clock.instant().since(started);
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test]
