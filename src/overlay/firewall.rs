@@ -117,3 +117,50 @@ fn write_bridge(text: &mut String, desired: &Desired) -> std::fmt::Result {
 "
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::plan::Segment;
+    use std::collections::BTreeMap;
+
+    fn desired() -> Desired {
+        let mut desired = Desired::default();
+        for vni in [4097, 4098] {
+            let segment = Segment {
+                network: String::new(),
+                vni,
+                subnet: ([10, 200, 0, 0].into(), 16),
+                gateway: [10, 200, 255, 1].into(),
+                local: [10, 99, 0, 1].into(),
+                peers: BTreeMap::new(),
+                neighbours: BTreeMap::new(),
+            };
+            desired.segments.insert(vni, segment);
+        }
+        desired.members = [[10, 99, 0, 1].into(), "fd00::1".parse().unwrap()].into();
+        desired
+    }
+
+    #[test]
+    fn no_network_no_tables() {
+        assert_eq!(ruleset(&Desired::default(), 10053), removal());
+    }
+
+    #[test]
+    fn each_network_may_talk_to_itself_and_its_gateway_only() {
+        let text = ruleset(&desired(), 10053);
+        for part in [
+            "elements = { \"ov4097\" . \"ov4097\", \"ov4098\" . \"ov4098\" }",
+            "elements = { \"ov4097\" . 10.200.255.1, \"ov4098\" . 10.200.255.1 }",
+            "elements = { 10.99.0.1 }",
+            "elements = { fd00::1 }",
+            "dport 53 redirect to :10053",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(text.starts_with("table inet swarm\ndelete table inet swarm\n"));
+        // Rules by prefix would mean other programs' interfaces (`ovs-system`), too.
+        assert!(!text.contains('*'), "{text}");
+    }
+}

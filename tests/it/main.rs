@@ -3,4 +3,5 @@
 
 mod dns;
 mod engine;
+mod overlay;
 mod proto;
