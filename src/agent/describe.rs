@@ -1,0 +1,99 @@
+//! What the node says of itself, kept up to date: the engine, the machine, and why it cannot work.
+//!
+//! A node without an engine still is a node: it says what is missing and takes tasks when it is there.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::board::Board;
+use crate::domain::node::{Description, Platform};
+use crate::domain::resources::Resources;
+use crate::env::Env;
+use crate::runtime::Runtime;
+
+/// What changes without a word of the engine (labels, plugins) is found after this time.
+const REPEAT: Duration = Duration::from_secs(20);
+/// While there is no engine.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Follows the engine and the network for ever.
+pub(super) async fn run(env: Env, board: Arc<Board>, runtime: Arc<dyn Runtime>) {
+    let mut engine = board.engine.subscribe();
+    let mut networks = board.networks.subscribe();
+    loop {
+        let (described, pause) = match runtime.describe().await {
+            Ok(described) => (described, REPEAT),
+            Err(error) => (Description { degraded: error.to_string(), ..machine() }, RETRY),
+        };
+        let mut description = finish(described);
+        let problem = networks.borrow_and_update().problem.clone();
+        if description.degraded.is_empty() {
+            description.degraded = problem;
+        }
+        board.description.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&description);
+            if changed {
+                if !description.degraded.is_empty() {
+                    tracing::warn!(reason = description.degraded, "this node cannot run tasks");
+                }
+                *known = Some(description);
+            }
+            changed
+        });
+        tokio::select! {
+            biased;
+            changed = engine.changed() => if changed.is_err() { return },
+            changed = networks.changed() => if changed.is_err() { return },
+            () = env.clock.sleep(pause) => {}
+        }
+    }
+}
+
+/// What an engine does not know.
+fn finish(described: Description) -> Description {
+    let hostname = hostname().unwrap_or_else(|| described.hostname.clone());
+    Description { hostname, agent_version: env!("CARGO_PKG_VERSION").to_owned(), ..described }
+}
+
+/// The machine as the kernel shows it, for the time without an engine.
+pub(super) fn machine() -> Description {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Description {
+        hostname: hostname().unwrap_or_default(),
+        platform: Platform {
+            architecture: std::env::consts::ARCH.to_owned(),
+            os: std::env::consts::OS.to_owned(),
+        },
+        resources: Resources {
+            nano_cpus: i64::try_from(cpus).unwrap_or(1).saturating_mul(1_000_000_000),
+            memory_bytes: memory().unwrap_or_default(),
+            ..Resources::default()
+        },
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Description::default()
+    }
+}
+
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned())
+}
+
+fn memory() -> Option<i64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: i64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn machine_without_engine_has_name_and_size() {
+        let machine = super::machine();
+        assert!(!machine.hostname.is_empty());
+        assert!(machine.resources.nano_cpus >= 1_000_000_000);
+        assert!(machine.resources.memory_bytes > 1 << 20);
+    }
+}

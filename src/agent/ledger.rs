@@ -1,0 +1,288 @@
+//! What a node must not forget: its assignments, what it last reported, the managers it knows.
+//!
+//! An append file of checksummed records; a set acts only after its record is on the disk
+//! (fdatasync). A torn tail is cut off when the file is opened, and a file that has grown is written
+//! anew. Secrets are sealed with a key that lies in memory only (`run_dir`), so that a disk gives
+//! none away: after a reboot they come from a manager again.
+//!
+//! ```text
+//!   file    magic, records…
+//!   record  length u32 · CRC-32 of the rest u32 · kind u8 · payload
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::codec;
+use crate::domain::assignment::{AssignmentDiff, Item};
+use crate::domain::secret::Sensitive;
+use crate::domain::{AssignmentSet, NodeId, Secret, TaskId, TaskStatus};
+use crate::env::{Entropy, files, seal::SealKey};
+
+const MAGIC: &[u8; 8] = b"swarmlg1";
+const HEAD: usize = 8;
+/// Larger records than any set of a node; anything beyond is damage.
+const RECORD_MAX: usize = 256 << 20;
+/// The file is written anew when it has grown by this much and to several times its content.
+const SLACK: u64 = 1 << 20;
+const PURPOSE: &[u8] = b"secret in the agent's ledger";
+
+const KIND_DIFF: u8 = 1;
+const KIND_STATUS: u8 = 2;
+const KIND_MANAGERS: u8 = 3;
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's ledger {path}: {source}")]
+pub struct LedgerError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What the ledger knew when it was opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Memory {
+    /// The assignments.
+    pub(super) set: AssignmentSet,
+    /// The last status of each task of the set.
+    pub(super) statuses: BTreeMap<TaskId, TaskStatus>,
+    /// Managers.
+    pub(super) managers: Vec<(NodeId, SocketAddr)>,
+}
+
+/// Something to write down.
+#[derive(Clone, Debug)]
+pub(super) enum Note {
+    /// The assignments changed.
+    Diff(AssignmentDiff),
+    /// A task's status changed.
+    Status(TaskId, TaskStatus),
+    /// The managers changed.
+    Managers(Vec<(NodeId, SocketAddr)>),
+}
+
+/// The open ledger.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    path: PathBuf,
+    file: File,
+    key: SealKey,
+    entropy: Arc<dyn Entropy>,
+    memory: Memory,
+    len: u64,
+    compact_at: u64,
+    damaged: bool,
+}
+
+impl Ledger {
+    /// Opens or creates the ledger of a node. `key_file` should be on a file system in memory.
+    pub(super) fn open(
+        path: &Path,
+        key_file: &Path,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, LedgerError> {
+        let fail = |source| LedgerError { path: path.to_owned(), source };
+        let key = key(key_file, &*entropy).map_err(fail)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(fail)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail)?;
+        let mut ledger = Self {
+            path: path.to_owned(),
+            file,
+            key,
+            entropy,
+            memory: Memory::default(),
+            len: 0,
+            compact_at: 0,
+            damaged: false,
+        };
+        let good = ledger.replay(&bytes);
+        if good < bytes.len() {
+            tracing::warn!(lost = bytes.len() - good, "the ledger's tail was torn and is cut off");
+        }
+        ledger.rewrite().map_err(fail)?;
+        Ok(ledger)
+    }
+
+    /// What is known now.
+    pub(super) const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Writes notes in order, and flushes them to the disk if one of them changes the assignments.
+    /// After an error nothing of them counts, and the next write starts with a new file.
+    pub(super) fn write(&mut self, notes: Vec<Note>) -> Result<(), LedgerError> {
+        let written = self.append(notes);
+        self.damaged = written.is_err();
+        written.map_err(|source| LedgerError { path: self.path.clone(), source })
+    }
+
+    fn append(&mut self, notes: Vec<Note>) -> io::Result<()> {
+        if self.damaged {
+            self.rewrite()?;
+        }
+        let mut bytes = Vec::new();
+        for note in &notes {
+            self.encode(note, &mut bytes);
+        }
+        self.file.write_all(&bytes)?;
+        self.len += bytes.len() as u64;
+        if notes.iter().any(|note| matches!(note, Note::Diff(_))) {
+            self.file.sync_data()?;
+        }
+        for note in notes {
+            self.memory.take(note);
+        }
+        if self.len > self.compact_at {
+            self.rewrite()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is whole; returns how many bytes that is.
+    fn replay(&mut self, bytes: &[u8]) -> usize {
+        if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
+            return 0;
+        }
+        let mut at = MAGIC.len();
+        while let Some((kind, payload, end)) = record(bytes, at) {
+            match self.decode(kind, payload) {
+                Some(note) => self.memory.take(note),
+                None => return at,
+            }
+            at = end;
+        }
+        at
+    }
+
+    /// Replaces the file by one that holds only what is known now.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let mut bytes = MAGIC.to_vec();
+        self.encode(&Note::Diff(self.memory.set.complete()), &mut bytes);
+        for (task, status) in &self.memory.statuses {
+            self.encode(&Note::Status(*task, status.clone()), &mut bytes);
+        }
+        self.encode(&Note::Managers(self.memory.managers.clone()), &mut bytes);
+        files::replace(&self.path, &bytes)?;
+        self.file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        self.file.seek(SeekFrom::End(0))?;
+        self.len = bytes.len() as u64;
+        self.compact_at = self.len * 4 + SLACK;
+        Ok(())
+    }
+
+    fn encode(&self, note: &Note, out: &mut Vec<u8>) {
+        let (kind, payload) = match note {
+            Note::Diff(diff) => (KIND_DIFF, codec::encode_diff(&self.sealed(diff))),
+            Note::Status(task, status) => (KIND_STATUS, codec::encode_status(*task, status)),
+            Note::Managers(managers) => (KIND_MANAGERS, codec::encode_managers(managers)),
+        };
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&[kind]);
+        crc.update(&payload);
+        let length = u32::try_from(payload.len() + 1).unwrap_or(u32::MAX);
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&crc.finalize().to_le_bytes());
+        out.push(kind);
+        out.extend_from_slice(&payload);
+    }
+
+    fn decode(&self, kind: u8, payload: &[u8]) -> Option<Note> {
+        match kind {
+            KIND_DIFF => codec::decode_diff(payload).map(|diff| Note::Diff(self.opened(diff))),
+            KIND_STATUS => {
+                codec::decode_status(payload).map(|(task, status)| Note::Status(task, status))
+            }
+            KIND_MANAGERS => codec::decode_managers(payload).map(Note::Managers),
+            _ => None,
+        }
+    }
+
+    fn sealed(&self, diff: &AssignmentDiff) -> AssignmentDiff {
+        let seal = |item: &Item| match item {
+            Item::Secret(secret) => {
+                let data = self.key.seal(&*self.entropy, PURPOSE, secret.data.expose());
+                let data = Sensitive::new(&data);
+                Item::Secret(Arc::new(Secret { data, ..Secret::clone(secret) }))
+            }
+            other => other.clone(),
+        };
+        AssignmentDiff { put: diff.put.iter().map(seal).collect(), ..diff.clone() }
+    }
+
+    /// Secrets that were sealed with a key that is gone are left out.
+    fn opened(&self, diff: AssignmentDiff) -> AssignmentDiff {
+        let open = |item: Item| match item {
+            Item::Secret(secret) => {
+                let data = self.key.open(PURPOSE, secret.data.expose()).ok()?;
+                let data = Sensitive::new(&data);
+                Some(Item::Secret(Arc::new(Secret { data, ..Secret::clone(&secret) })))
+            }
+            other => Some(other),
+        };
+        AssignmentDiff { put: diff.put.into_iter().filter_map(open).collect(), ..diff }
+    }
+}
+
+impl Memory {
+    fn take(&mut self, note: Note) {
+        match note {
+            Note::Diff(diff) => {
+                // What was written followed what was known; after a tail was lost, it still does.
+                if let Ok(set) = self.set.absorb(diff) {
+                    self.set = set;
+                }
+                let set = &self.set;
+                self.statuses.retain(|task, _| set.task(*task).is_some());
+            }
+            Note::Status(task, status) => {
+                if self.set.task(task).is_some() {
+                    self.statuses.insert(task, status);
+                }
+            }
+            Note::Managers(managers) => self.managers = managers,
+        }
+    }
+}
+
+/// The record at an offset and where it ends; `None` if it is not whole.
+fn record(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
+    let word = |at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    let length = usize::try_from(word(at)?).ok()?;
+    let crc = word(at + 4)?;
+    let start = at + HEAD;
+    if length == 0 || length > RECORD_MAX {
+        return None;
+    }
+    let body = bytes.get(start..start.checked_add(length)?)?;
+    (crc32fast::hash(body) == crc).then(|| (body[0], &body[1..], start + length))
+}
+
+/// The key in memory, made on the first start after a boot.
+fn key(path: &Path, entropy: &(dyn Entropy + 'static)) -> io::Result<SealKey> {
+    if let Some(bytes) = files::read(path)?
+        && let Ok(bytes) = <[u8; 32]>::try_from(bytes.as_slice())
+    {
+        return Ok(SealKey::new(&bytes));
+    }
+    let bytes = entropy.key();
+    files::replace(path, &bytes)?;
+    Ok(SealKey::new(&bytes))
+}
+
+#[cfg(test)]
+mod tests;
