@@ -445,8 +445,12 @@ proptest! {
 
     #[test]
     fn no_bytes_make_the_decoder_panic(bytes in any::<Vec<u8>>()) {
-        let _ = decode_change(&bytes).is_ok();
-        let _ = decode_object(&bytes).is_ok();
+        if let Ok(change) = decode_change(&bytes) {
+            prop_assert_eq!(decode_change(&encode_change(&change)), Ok(change));
+        }
+        if let Ok(object) = decode_object(&bytes) {
+            prop_assert_eq!(decode_object(&encode_object(&object)), Ok(object));
+        }
     }
 
     #[test]
@@ -459,7 +463,9 @@ proptest! {
             let place = place.index(bytes.len());
             bytes[place] = value;
         }
-        let _ = decode_change(&bytes).is_ok();
+        if let Ok(change) = decode_change(&bytes) {
+            prop_assert_eq!(decode_change(&encode_change(&change)), Ok(change));
+        }
     }
 }
 
