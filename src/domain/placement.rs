@@ -119,6 +119,28 @@ impl Constraint {
         is_equal == (self.relation == Relation::Equal)
     }
 
+    /// Why no node can ever meet the constraint: its key means nothing, or its value is no address
+    /// where one is needed. Docker accepts such a constraint, and its tasks wait for ever.
+    #[must_use]
+    pub fn futility(&self) -> Option<String> {
+        let key = self.key.to_ascii_lowercase();
+        let named = ["node.labels.", "engine.labels."];
+        match key.as_str() {
+            "node.ip" if self.range().is_none() => {
+                Some(format!("{} is neither an IP address nor a subnet", self.value))
+            }
+            "node.id" | "node.hostname" | "node.ip" | "node.role" | "node.platform.os"
+            | "node.platform.arch" => None,
+            _ if named.iter().any(|it| key.len() > it.len() && key.starts_with(it)) => None,
+            _ => Some(format!(
+                "there is no key {}: node.id, node.hostname, node.ip, node.role, \
+                 node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME \
+                 is expected",
+                self.key
+            )),
+        }
+    }
+
     fn same(&self, value: &str) -> bool {
         self.value.to_lowercase() == value.to_lowercase()
     }
@@ -140,15 +162,17 @@ impl Constraint {
         }
     }
 
-    /// An address or a range of addresses; what is neither is never met.
+    /// An address or a range of addresses; what is neither is never met. A node whose address is
+    /// not known is in no range.
     fn matches_addr(&self, addr: Option<IpAddr>) -> bool {
-        let range = self
-            .value
-            .parse::<ipnet::IpNet>()
-            .ok()
-            .or_else(|| self.value.parse::<IpAddr>().ok().map(ipnet::IpNet::from));
-        let (Some(range), Some(addr)) = (range, addr) else { return false };
-        range.contains(&addr) == (self.relation == Relation::Equal)
+        let Some(range) = self.range() else { return false };
+        let inside = addr.is_some_and(|addr| range.contains(&addr));
+        inside == (self.relation == Relation::Equal)
+    }
+
+    fn range(&self) -> Option<ipnet::IpNet> {
+        let single = || self.value.parse::<IpAddr>().ok().map(ipnet::IpNet::from);
+        self.value.parse().ok().or_else(single)
     }
 }
 

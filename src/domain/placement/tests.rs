@@ -71,3 +71,22 @@ fn texts_that_are_no_constraints_are_refused_with_the_reason() {
         assert_eq!(error.reason, reason, "{text}");
     }
 }
+
+#[test]
+fn a_node_without_a_known_address_is_in_no_range() {
+    let mut node = node();
+    node.status.addr = None;
+    assert!(!Constraint::parse("node.ip==192.0.2.0/24").unwrap().matches(&node));
+    assert!(Constraint::parse("node.ip!=192.0.2.0/24").unwrap().matches(&node));
+}
+
+#[test]
+fn constraints_that_no_node_can_meet_are_known() {
+    let futile = |text: &str| Constraint::parse(text).unwrap().futility().is_some();
+    for text in ["node.unknown==a", "node.labels.==a", "node.ip==office", "labels.zone!=a"] {
+        assert!(futile(text), "{text}");
+    }
+    for text in ["Node.Labels.zone==a", "engine.labels.a==b", "node.ip!=::1", "NODE.ID==x"] {
+        assert!(!futile(text), "{text}");
+    }
+}
