@@ -1,0 +1,5 @@
+//! The cluster itself: making, joining and leaving it, its tokens and settings.
+
+pub(crate) mod admin;
+pub(crate) mod enter;
+pub(crate) mod start;
