@@ -90,8 +90,8 @@ impl Ctx {
         Ok(store.propose(Some(request), changes, PROPOSE_LIMIT).await?)
     }
 
-    /// The bytes of a new id: chance, or the same for the same `Idempotency-Key`, so that a repeated
-    /// request finds what the first one made.
+    /// The bytes of a new id: chance, or the same for the same `Idempotency-Key`, so that a
+    /// repeated request finds what the first one made.
     pub(super) fn draw(&self, kind: &str, ask: &Ask, store: &Store) -> [u8; 16] {
         let Some(key) = &ask.key else { return self.deps.env.entropy.id() };
         let view = store.view();

@@ -61,8 +61,8 @@ pub struct LocalState {
     pub hostname: String,
 }
 
-/// `POST /swarm/init`. Addresses are as the user wrote them: empty, an address, an interface, with or
-/// without a port.
+/// `POST /swarm/init`. Addresses are as the user wrote them: empty, an address, an interface, with
+/// or without a port.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct InitRequest {
     /// Where to listen; Docker's default is `0.0.0.0:2377`.
@@ -210,8 +210,8 @@ pub trait NodeControl: Send + Sync + Debug {
     /// Makes another unlock key.
     async fn rotate_unlock_key(&self) -> Result<(), ControlError>;
 
-    /// Prepares a change of `EncryptionConfig.AutoLockManagers`, before it is proposed; refuses with
-    /// `Unsupported` what the managers cannot keep.
+    /// Prepares a change of `EncryptionConfig.AutoLockManagers`, before it is proposed; refuses
+    /// with `Unsupported` what the managers cannot keep.
     async fn prepare_autolock(&self, wanted: &ClusterSpec) -> Result<(), ControlError>;
 
     /// The join tokens of a cluster; pure arithmetic over its keys and generations.

@@ -1,4 +1,4 @@
-//! The local Docker Engine: whatever is no business of ours goes there, streams and upgrades included.
+//! The local Docker Engine: whatever is no business of ours goes there, with streams and upgrades.
 //!
 //! A connection per request: requests are rare, may stream for ever, and may become raw connections
 //! (attach, exec). The version prefix is moved into the range that the engine supports, so that a

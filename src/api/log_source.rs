@@ -56,8 +56,8 @@ pub struct LogError(pub String);
 #[async_trait]
 pub trait LogSource: Send + Sync + Debug {
     /// Output of tasks on any node. The channel closes when all is sent and `follow` is not asked,
-    /// or when all tasks have ended; dropping the receiver ends the subscription. A node that cannot
-    /// be reached gives a `Warning` for each of its tasks, and the others' output goes on.
+    /// or when all tasks have ended; dropping the receiver ends the subscription. A node that
+    /// cannot be reached gives a `Warning` for each of its tasks; the others' output goes on.
     async fn subscribe(
         &self,
         tasks: Vec<TaskId>,

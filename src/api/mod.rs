@@ -1,9 +1,9 @@
-//! The Docker Engine API for swarm mode, so that stock clients work; and the rest of that API passed
-//! through to this node's engine.
+//! The Docker Engine API for swarm mode, so that stock clients work; and the rest of that API
+//! passed through to this node's engine.
 //!
-//! A request goes: `server` (socket, version prefix) → `router` → a handler, which decodes (`keys`,
-//! serde into the domain's specs), validates, resolves names in a linearizable view, proposes to the
-//! store and encodes (`convert`). What is no business of ours goes to the engine (`engine`).
+//! A request goes: `server` (socket) → `router` (version prefix, paths) → a handler, which decodes
+//! (`keys`, serde into the domain's specs), validates, resolves names in a linearizable view,
+//! proposes to the store and encodes (`convert`). What is no business of ours goes to `engine`.
 //!
 //! The API runs before any cluster exists and on workers: the store is optional, and what this node
 //! does about its own part is behind [`NodeControl`].
@@ -70,3 +70,6 @@ pub struct Deps {
     /// The engine's socket.
     pub engine: PathBuf,
 }
+
+#[cfg(test)]
+mod tests;

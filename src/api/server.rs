@@ -1,4 +1,4 @@
-//! The socket: listening on it, and one routine per connection. Not: what a request means (`router`).
+//! The socket: listening on it, and one routine per connection. What requests mean: `router`.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};

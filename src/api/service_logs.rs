@@ -1,7 +1,7 @@
 //! `/services/{id}/logs` and `/tasks/{id}/logs`: output of tasks, wherever they run.
 //!
-//! Framed as Docker does: `[1|2, 0, 0, 0][length, big endian][payload]`, one line per frame; without
-//! frames where the tasks have a terminal. A follower of a service follows its new tasks, too.
+//! Framed as Docker does: `[1|2, 0, 0, 0][length, big endian][payload]`, one line per frame;
+//! without frames where the tasks have a terminal. A follower of a service follows new tasks, too.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

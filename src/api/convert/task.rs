@@ -69,7 +69,9 @@ pub(in crate::api) fn task_name(state: &State, task: &Task) -> String {
     }
 }
 
-/// Whether a task runs what its service's current spec says, so that an update would leave it alone.
+/// Whether a task runs what its service's current spec says, so that an update leaves it alone. A
+/// difference in placement alone counts as none: where a node does not qualify any more, the task
+/// is told to stop, and is not asked for again.
 pub(in crate::api) fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
     if task.spec == service.current {
         return true;
@@ -78,10 +80,7 @@ pub(in crate::api) fn is_up_to_date(state: &State, service: &Service, task: &Tas
     else {
         return false;
     };
-    let ports = |spec: &crate::domain::ServiceSpec| {
-        let mut ports: Vec<_> = spec.host_ports().cloned().collect();
-        ports.sort();
-        ports
-    };
-    has.spec.task_template == wants.task_template && ports(&has.spec) == ports(wants)
+    let mut template = has.spec.task_template.clone();
+    template.placement.clone_from(&wants.task_template.placement);
+    has.spec.host_ports().eq(wants.host_ports()) && template == wants.task_template
 }

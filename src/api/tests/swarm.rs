@@ -1,0 +1,109 @@
+//! The cluster itself: making, joining, leaving, changing it.
+
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test]
+async fn init_takes_what_the_cli_sends() {
+    let bench = Bench::inactive().await;
+    let answer = bench.post("/v1.41/swarm/init", &sample("POST swarm/init (CLI)")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.message());
+    assert_eq!(answer.json(), json!(NodeId::from_bytes(id(1)).to_string()));
+    let request = bench.control.init.lock().unwrap().clone().unwrap();
+    assert_eq!(request.listen_addr, "0.0.0.0:2377");
+    assert_eq!(request.advertise_addr, "10.77.0.1");
+    assert_eq!(request.subnet_size, 24);
+    assert_eq!(request.spec, ClusterSpec::default(), "Go's zeros mean the defaults");
+    let again = bench.post("/swarm/init", &json!({})).await;
+    assert_eq!(again.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(again.message().starts_with("This node is already part of a swarm."));
+    let wrong = json!({"Spec": {"Name": "mine"}});
+    let answer = Bench::inactive().await.post("/swarm/init", &wrong).await;
+    assert_eq!(answer.message(), "swarm spec must be named \"default\"");
+}
+
+#[tokio::test]
+async fn join_and_leave_reach_the_daemon() {
+    let bench = Bench::inactive().await;
+    let body = json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "", "DataPathAddr": "",
+        "RemoteAddrs": ["10.77.0.1:2377"], "JoinToken": "SWMTKN-1-x", "Availability": "drain"});
+    assert_eq!(bench.post("/v1.41/swarm/join", &body).await.status, StatusCode::OK);
+    let request = bench.control.join.lock().unwrap().clone().unwrap();
+    assert_eq!(request.token, "SWMTKN-1-x");
+    assert_eq!(request.availability, crate::domain::node::Availability::Drain);
+    let info = bench.get("/info").await.json();
+    assert_eq!(info["Swarm"]["LocalNodeState"], "active");
+    assert_eq!(info["Swarm"]["ControlAvailable"], false);
+    assert_eq!(bench.post("/swarm/leave", &json!({})).await.status, StatusCode::OK);
+    assert_eq!(bench.get("/info").await.json()["Swarm"]["LocalNodeState"], "inactive");
+
+    let bench = Bench::manager().await;
+    let refused = bench.post("/swarm/leave", &json!({})).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.message().ends_with("Use `--force` to ignore this message. "));
+    assert_eq!(bench.post("/swarm/leave?force=1", &json!({})).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_spec_is_changed_and_tokens_are_rotated() {
+    let bench = Bench::manager().await;
+    let shown = bench.get("/swarm").await.json();
+    assert_eq!(shown["JoinTokens"]["Worker"], "SWMTKN-1-digest-worker1");
+    let mut spec = shown["Spec"].clone();
+    spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(3);
+    spec["CAConfig"]["NodeCertExpiry"] = json!(2_592_000_000_000_000u64);
+    let path = format!(
+        "/v1.41/swarm/update?rotateManagerToken=false&rotateWorkerToken=true&version={}",
+        shown["Version"]["Index"]
+    );
+    let answer = bench.post(&path, &spec).await;
+    assert_eq!((answer.status, answer.bytes.len()), (StatusCode::OK, 0), "{answer:?}");
+    let changed = bench.get("/swarm").await.json();
+    assert_eq!(changed["Spec"], spec);
+    assert_eq!(changed["JoinTokens"]["Worker"], "SWMTKN-1-digest-worker2");
+    assert_eq!(changed["JoinTokens"]["Manager"], "SWMTKN-1-digest-manager1");
+    let stale = bench.post(&path, &shown["Spec"]).await;
+    assert!(stale.message().ends_with("update out of sequence"));
+
+    let update = format!("/swarm/update?version={}", changed["Version"]["Index"]);
+    let refuse = async |pointer: &str, value: Value, status: u16, text: &str| {
+        let mut wrong = changed["Spec"].clone();
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        wrong.pointer_mut(parent).unwrap()[member] = value;
+        let answer = bench.post(&update, &wrong).await;
+        assert_eq!(answer.status.as_u16(), status, "{pointer}");
+        assert!(answer.message().contains(text), "{}", answer.message());
+    };
+    refuse("/CAConfig/ForceRotate", json!(1), 501, "root certificate").await;
+    refuse("/CAConfig/NodeCertExpiry", json!(1), 400, "1h0m0s").await;
+    refuse("/EncryptionConfig/AutoLockManagers", json!(true), 501, "autolock").await;
+    refuse("/Name", json!("mine"), 400, "must be named").await;
+    assert_eq!(bench.get("/swarm/unlockkey").await.json(), json!({ "UnlockKey": "" }));
+}
+
+#[tokio::test]
+async fn ping_version_and_health_answer_always() {
+    let bench = Bench::inactive().await;
+    for method in [Method::HEAD, Method::GET] {
+        let answer = bench.ask(method.clone(), "/_ping", "").await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let header = |name: &str| answer.headers.get(name).unwrap().to_str().unwrap().to_owned();
+        assert_eq!(header("api-version"), "1.41");
+        assert_eq!(header("ostype"), "linux");
+        assert_eq!(header("docker-experimental"), "false");
+        assert_eq!(header("swarm"), "inactive");
+        assert!(header("server").starts_with("Docker/"));
+        assert_eq!(answer.bytes, if method == Method::GET { "OK" } else { "" });
+    }
+    let version = bench.get("/version").await.json();
+    assert_eq!(version["ApiVersion"], "1.41");
+    assert_eq!(version["MinAPIVersion"], "1.24");
+    assert_eq!(bench.get("/healthz").await.status, StatusCode::OK);
+    assert_eq!(bench.get("/readyz").await.status, StatusCode::OK);
+    let ping = Bench::manager().await.get("/_ping").await;
+    assert_eq!(ping.headers.get("swarm").unwrap(), "active/manager");
+    *bench.control.state.lock().unwrap() =
+        LocalState { participation: Participation::Pending, ..active() };
+    assert_eq!(bench.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
