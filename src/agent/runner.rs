@@ -4,6 +4,8 @@
 //! what it does itself. Errors that may pass are retried with a back-off, for ever while the engine
 //! does not answer, a few times while it says no.
 
+mod act;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +18,8 @@ use super::worker::{Materials, Wanted};
 use crate::domain::task::ContainerStatus;
 use crate::domain::{TaskId, TaskState, TaskStatus};
 use crate::env::{Env, Instant, Scope};
-use crate::runtime::{
-    Container, ContainerPlan, Error, Health, NetworkPlan, NodeFacts, Phase, Runtime, spec,
-};
+use crate::runtime::{Container, Error, Health, NetworkPlan, Phase, Runtime, spec};
 
-/// A pull that takes longer has failed; the manager tries again, perhaps elsewhere.
-const PULL_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// From the stop signal to SIGKILL where no spec says it.
-const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// Refusals of the engine that may pass, in a row, before the task fails.
 const ATTEMPTS: u32 = 6;
 /// The first wait after an error; it doubles up to the longest.
@@ -218,25 +214,6 @@ impl Runner {
         Flow::On
     }
 
-    async fn look(&mut self) {
-        let found = {
-            let _permit = self.tools.acts.acquire().await;
-            self.tools.runtime.inspect(self.task).await
-        };
-        match found {
-            Ok(container) => {
-                self.seen = Seen::Present(container.phase);
-                self.container = Some(container);
-                self.back_off = BACK_OFF_MIN;
-            }
-            Err(Error::Missing) => {
-                self.seen = Seen::Absent;
-                self.container = None;
-            }
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
     /// Reports a state that was reached, in Docker's words.
     async fn reach(&mut self, state: TaskState) {
         let message = match state {
@@ -310,153 +287,6 @@ impl Runner {
                 self.finish(TaskState::Failed, error).await;
             }
         }
-    }
-
-    async fn write_files(&mut self, wanted: &Wanted) {
-        let Some(materials) = wanted.materials.clone() else { return };
-        let Ok(network) = self.network(&materials) else { return };
-        let (files, plan) = (self.tools.files.clone(), network.clone());
-        let written =
-            self.tools.scope.blocking(move || files.write(&materials, plan.as_ref())).await;
-        match written {
-            Some(Ok(())) => self.files = Some(network),
-            Some(Err(error)) => {
-                let dir = self.tools.files.base().display();
-                let text = format!("cannot write the files of the task below {dir}: {error}");
-                self.trouble(Error::Transient(text)).await;
-            }
-            None => self.trouble(Error::Transient("cannot write files".to_owned())).await,
-        }
-    }
-
-    async fn pull(&mut self, wanted: &Wanted) {
-        let Some(materials) = &wanted.materials else { return };
-        let image = materials.spec.task_template.container_spec.image.clone();
-        self.pulls += 1;
-        let tools = Arc::clone(&self.tools);
-        let pulled = tokio::select! {
-            biased;
-            _ = self.wanted.changed() => return,
-            pulled = tools.runtime.pull(&image, PULL_LIMIT) => pulled,
-        };
-        match pulled {
-            Ok(()) => self.image_missing = false,
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn create(&mut self, wanted: &Wanted) {
-        let Some(materials) = &wanted.materials else { return };
-        let Ok(network) = self.network(materials) else { return };
-        let description = self.tools.board.description.borrow().clone().unwrap_or_default();
-        let plan = ContainerPlan {
-            task: Arc::clone(&materials.task),
-            spec: Arc::clone(&materials.spec),
-            node: NodeFacts {
-                id: self.tools.node,
-                hostname: description.hostname,
-                platform: description.platform,
-            },
-            network,
-            files_dir: self.tools.files.dir(self.task),
-        };
-        let created = {
-            let _permit = self.tools.starts.acquire().await;
-            self.tools.runtime.create(&plan).await
-        };
-        match created {
-            Ok(id) => {
-                self.seen = Seen::Present(Phase::Created);
-                self.container = Some(Container {
-                    id,
-                    task: self.task,
-                    phase: Phase::Created,
-                    pid: 0,
-                    ports: Vec::new(),
-                });
-                self.progressed();
-            }
-            Err(Error::NoImage(text)) if self.pulls >= 2 => {
-                self.trouble(Error::Permanent(text)).await;
-            }
-            Err(Error::NoImage(_)) => self.image_missing = true,
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn start(&mut self) {
-        let started = {
-            let _permit = self.tools.starts.acquire().await;
-            self.tools.runtime.start(self.task).await
-        };
-        match started {
-            Ok(()) => {
-                self.seen = Seen::Unknown;
-                self.progressed();
-            }
-            Err(Error::Permanent(text)) => {
-                self.trouble(Error::Permanent(format!("starting container failed: {text}"))).await;
-            }
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn stop(&mut self, wanted: &Wanted) {
-        let stopped = {
-            let _permit = self.tools.acts.acquire().await;
-            self.tools.runtime.stop(self.task, grace(wanted)).await
-        };
-        match stopped {
-            Ok(()) => self.seen = Seen::Unknown,
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn stop_unhealthy(&mut self, wanted: &Wanted) {
-        self.tools.board.set_local(self.task, Some(false));
-        if let Err(error) = self.tools.runtime.stop(self.task, grace(wanted)).await {
-            return self.trouble(error).await;
-        }
-        match self.tools.runtime.inspect(self.task).await {
-            Ok(container) => {
-                let phase = container.phase;
-                self.seen = Seen::Present(phase);
-                self.container = Some(container);
-                match phase {
-                    Phase::Exited { code, .. } => self.ended(code, Some(UNHEALTHY)).await,
-                    Phase::Created | Phase::Running(_) => {}
-                }
-            }
-            Err(Error::Missing) => {
-                self.seen = Seen::Absent;
-                self.finish(TaskState::Failed, UNHEALTHY.to_owned()).await;
-            }
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn remove(&mut self) {
-        let removed = {
-            let _permit = self.tools.acts.acquire().await;
-            self.tools.runtime.remove(self.task).await
-        };
-        match removed {
-            Ok(()) => {
-                self.seen = Seen::Absent;
-                self.container = None;
-                self.remove_files().await;
-            }
-            Err(error) => self.trouble(error).await,
-        }
-    }
-
-    async fn remove_files(&mut self) {
-        let (files, task) = (self.tools.files.clone(), self.task);
-        let removed = self.tools.scope.blocking(move || files.remove(task)).await;
-        if let Some(Err(error)) = removed {
-            tracing::warn!(task.id = %task, %error, "the files of a task cannot be removed");
-        }
-        self.files = None;
     }
 
     fn progressed(&mut self) {
@@ -559,10 +389,6 @@ impl Runner {
 
 /// The network is not ready.
 struct Unready;
-
-fn grace(wanted: &Wanted) -> Duration {
-    wanted.materials.as_ref().map_or(GRACE_DEFAULT, |all| all.spec.stop_grace().duration())
-}
 
 impl Materials {
     /// The cluster network that the task joins; `None` for one of the engine's own.
