@@ -32,12 +32,10 @@ pub fn for_node(view: &View, node: NodeId, shared: &EndpointIndex) -> Assignment
     set
 }
 
-/// Whether a placed task still is the agent's business: it has not ended, or it is not yet known to
-/// have been replaced, so that what is left of it may be looked at.
+/// Whether a task is the agent's business: from the moment it is placed until it is reaped. What has
+/// ended stays, so that its container and its output may be looked at for as long as its record.
 fn concerns_agent(task: &Task) -> bool {
-    let state = task.status.state;
-    let placed = state >= TaskState::Assigned;
-    placed && (!state.is_terminal() || task.desired <= TaskState::Running)
+    task.status.state >= TaskState::Assigned
 }
 
 fn stable(task: &Task) -> Task {
