@@ -6,3 +6,4 @@ mod dns;
 mod engine;
 mod overlay;
 mod proto;
+mod upgrade;
