@@ -5,9 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Certificate, Identity, IdentityError};
+use super::{Certificate, Identity, IdentityError, NodeIdentity, NodeKey, authority};
+use crate::domain::cluster::Authority;
+use crate::domain::node::Role;
 use crate::domain::secret::Sensitive;
+use crate::domain::{ClusterId, Timestamp};
 use crate::env::{Clock, files};
 
 const END_CERTIFICATE: &str = "-----END CERTIFICATE-----";
@@ -66,6 +70,24 @@ impl Credentials {
 
 fn end_of_certificate(text: &str) -> Option<usize> {
     text.find(END_CERTIFICATE).map(|at| at + END_CERTIFICATE.len())
+}
+
+/// Founds a cluster: its authority, and the credentials of its first manager.
+///
+/// # Errors
+/// When there is no randomness for the keys.
+pub fn found(
+    cluster: ClusterId,
+    now: Timestamp,
+    validity: Duration,
+) -> Result<(Authority, NodeIdentity, Credentials), IdentityError> {
+    let authority = authority::create(cluster, now)?;
+    let key = NodeKey::generate()?;
+    let identity = NodeIdentity { cluster, node: key.node_id(), role: Role::Manager };
+    let request = authority::Request::from_pem(&key.request()?)?;
+    let certificate_pem = authority::sign(&authority, request, identity, now, validity)?;
+    let root_pem = authority.root_pem.clone();
+    Ok((authority, identity, Credentials { key_pem: key.pem(), certificate_pem, root_pem }))
 }
 
 /// Where the credentials of a node lie: `certificates/` in its state directory.

@@ -212,7 +212,32 @@ fn foreign_and_broken_tokens_say_so() {
     assert!(!format!("{:?}", token::parse(&good)).contains(&good[60..]));
 }
 
+#[test]
+fn a_founder_is_a_manager_of_its_own_cluster() {
+    let id = ClusterId::from_bytes([3; 16]);
+    let (authority, identity, credentials) = found(id, NOW, 90 * DAY).unwrap();
+    assert_eq!((identity.cluster, identity.role), (id, Role::Manager));
+    assert_eq!(credentials.certificate().unwrap().identity, identity);
+    assert_eq!(credentials.root_pem, authority.root_pem);
+    credentials.identity(&clock()).unwrap();
+}
+
 proptest::proptest! {
+    /// What strangers send is never a panic, and never somebody else's key.
+    #[test]
+    fn damaged_requests_are_refused(at in 30usize..400, letter in "[A-Za-z0-9+/]") {
+        let key = NodeKey::generate().unwrap();
+        let mut pem = key.request().unwrap();
+        let at = at.min(pem.len() - 40);
+        if pem.as_bytes()[at] != b'\n' {
+            pem.replace_range(at..=at, &letter);
+        }
+        if let Ok(request) = authority::Request::from_pem(&pem) {
+            proptest::prop_assert_eq!(request.node_id(), key.node_id());
+        }
+        drop(Certificate::from_pem(&pem.replace("CERTIFICATE REQUEST", "CERTIFICATE")));
+    }
+
     #[test]
     fn parsing_never_panics(text in "(SWMTKN-1-)?[0-9a-zA-Z-]{0,90}") {
         drop(token::parse(&text));

@@ -14,8 +14,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
-    ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 use tokio::sync::watch;
 
@@ -199,6 +199,17 @@ pub fn explain(error: &std::io::Error) -> String {
         ) => "the other side's certificate is not valid yet: compare the clocks of the two \
               machines"
             .to_owned(),
+        Error::AlertReceived(AlertDescription::CertificateExpired) => {
+            "it does not accept this node's certificate: it has expired, or the clocks of the two \
+             machines differ"
+                .to_owned()
+        }
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
+        ) => "it does not accept this node's certificate: it is a member of another swarm".into(),
         other => other.to_string(),
     }
 }

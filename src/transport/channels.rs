@@ -114,10 +114,12 @@ impl Channels {
         let mut client = CertificateAuthorityClient::new(self.lane(addr, lane));
         let call = client.root_certificate(RootCertificateRequest {});
         match self.pool.env.clock.timeout(Duration::from_secs(3), call).await {
-            // Whatever a manager answers, it was reached.
-            Ok(Err(status)) if std::error::Error::source(&status).is_none() => Ok(()),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(self.link_error(addr, lane, &status)),
+            Ok(Err(status)) => match self.link_error(addr, lane, &status) {
+                // It was reached, and cannot say much yet.
+                LinkError::Closed { .. } => Ok(()),
+                error => Err(error),
+            },
             Err(late) => Err(LinkError::Unreachable { addr, reason: late.to_string() }),
         }
     }

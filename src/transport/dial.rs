@@ -168,7 +168,10 @@ impl Watched {
             return;
         }
         self.is_closed = true;
-        self.line.complain(error.map(explain));
+        self.line.complain(error.map(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the connection broke off".to_owned(),
+            _ => explain(error),
+        }));
         if self.line.ended(self.number, ConnectionState::Closed { refused: false }) {
             self.line.probe(self.number);
         }
