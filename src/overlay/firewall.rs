@@ -6,7 +6,8 @@
 //! rules. Rules name our interfaces one by one: `ov*` would also mean somebody else's `ovs-system`.
 //!
 //! Not here yet: virtual addresses and ingress ports (a map per kind and a chain per service port will
-//! join `dnat_pre` and `snat_post`), policy (a jump at the end of `filt_fwd`), anti-spoofing.
+//! join `dnat_pre` and `snat_post`), policy (a jump at the end of `filt_fwd`), and rules that bind a
+//! task to its own address (`origin` only binds it to its network).
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -52,6 +53,15 @@ fn write_inet(text: &mut String, desired: &Desired, dns_port: u16) -> std::fmt::
     };
     let bridges = each(&|bridge, _| format!("\"{bridge}\""));
     let same = each(&|bridge, _| format!("\"{bridge}\" . \"{bridge}\""));
+    // What comes from a bridge has an address of its network: nobody poses as another network.
+    let origins: String = desired
+        .segments
+        .values()
+        .map(|segment| {
+            let (bridge, (base, prefix)) = (bridge_name(segment.vni), segment.subnet);
+            format!("\t\tiifname \"{bridge}\" ip saddr != {base}/{prefix} drop\n")
+        })
+        .collect();
     let own = each(&|bridge, vni| format!("\"{bridge}\" . {}", desired.segments[&vni].gateway));
     text.push_str("table inet swarm {\n");
     text.push_str(&set("bridges", "ifname", &bridges));
@@ -63,7 +73,10 @@ fn write_inet(text: &mut String, desired: &Desired, dns_port: u16) -> std::fmt::
     text.push_str(&set("nodes6", "ipv6_addr", &members(false)));
     write!(
         text,
-        "\tchain dnat_pre {{
+        "\tchain origin {{
+\t\ttype filter hook prerouting priority raw; policy accept;
+{origins}\t}}
+\tchain dnat_pre {{
 \t\ttype nat hook prerouting priority dstnat - 5; policy accept;
 \t\tiifname . ip daddr @mygw meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns_port}
 \t}}

@@ -41,6 +41,16 @@ fn tasks_reach_each_other_wherever_they_are_and_nobody_else_does() {
     {
         assert!(!lab.pings(&client, target), "{target} is of another network");
     }
+    // Nor does another network's address help, be it that of a task on another host.
+    let foreign = lab.in_container(1, 2, 1);
+    run(&format!(
+        "ip -n {client} addr add 10.201.1.99/16 dev eth0 && \
+         ip -n {client} neigh add 10.201.2.1 lladdr 02:42:0a:c8:ff:01 dev eth0"
+    ));
+    let before = lab.echoes(&foreign);
+    assert!(!lab.pings(&client, addr(1, 2, 1)));
+    assert_eq!(lab.echoes(&foreign), before, "a forged address passed");
+    run(&format!("ip -n {client} addr del 10.201.1.99/16 dev eth0"));
     // The host: nothing but ping and names.
     let listener = within(&lab.host(1), || TcpListener::bind("0.0.0.0:7001").unwrap());
     for host in ["10.200.255.1:7001", "10.99.0.1:7001"] {
@@ -100,18 +110,12 @@ fn an_outsider_cannot_send_tunnel_packets() {
          ip -n {intruder} addr add 10.200.0.66/16 dev vx0 && \
          ip -n {intruder} neigh add 10.200.1.1 lladdr 02:42:0a:c8:ff:01 dev vx0"
     ));
-    let received = |lab: &Lab| -> u64 {
-        let text = lab.exec(&target, "grep ^Icmp: /proc/net/snmp");
-        let mut lines = text.lines().map(|line| line.split_whitespace());
-        let column = lines.next().unwrap().position(|name| name == "InEchos").unwrap();
-        lines.next().unwrap().nth(column).unwrap().parse().unwrap()
-    };
     let count = |lab: &Lab| -> u64 {
-        let before = received(lab);
+        let before = lab.echoes(&target);
         for _ in 0..3 {
             lab.pings(&intruder, addr(0, 1, 1));
         }
-        received(lab) - before
+        lab.echoes(&target) - before
     };
     assert_eq!(count(&lab), 0, "frames of a stranger arrive");
     // The same without the rule, so that the test shows what it says.

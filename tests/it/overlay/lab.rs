@@ -196,6 +196,14 @@ impl Lab {
         run(&format!("ip netns exec {space} {line}"))
     }
 
+    /// How many ICMP echo requests have arrived in a namespace.
+    pub(super) fn echoes(&self, space: &str) -> u64 {
+        let text = self.exec(space, "grep ^Icmp: /proc/net/snmp");
+        let mut lines = text.lines().map(|line| line.split_whitespace());
+        let column = lines.next().unwrap().position(|name| name == "InEchos").unwrap();
+        lines.next().unwrap().nth(column).unwrap().parse().unwrap()
+    }
+
     pub(super) fn pings(&self, space: &str, to: Ipv4Addr) -> bool {
         // The first packet may be lost while a neighbour is looked up.
         within(space, move || (0..2).any(|_| ping(to)))
