@@ -1,9 +1,45 @@
 //! Consensus: the replicated store. The only folder that names openraft and bincode.
 //!
-//! Everybody else knows only [`Store`]: read a [`View`], propose [`Change`]s, wait for what others
-//! proposed, ask who leads.
+//! Everybody else knows [`Store`]: read a [`View`](crate::state::View), propose
+//! [`Change`](crate::state::Change)s, wait for what others proposed, ask who leads. The leader and the
+//! daemon hold a [`Handle`], too.
+//!
+//! ```text
+//!   Store ─ replica ─┬─ proposer ─▶ openraft ─┬─ log ─ scribe ─ record, floor ─▶ env::LogDisk
+//!                    │                        ├─ machine ─ snapshots ─▶ env::files
+//!                    └─ link (to the leader)  └─ peer ─ link ─▶ transport
+//!   server ─▶ inbound ─▶ openraft, proposer          watcher: who leads; elections on evidence
+//! ```
 
+mod codec;
+mod error;
+mod floor;
+mod handle;
+mod inbound;
+mod link;
+mod log;
+mod machine;
 mod memory;
+mod peer;
+mod proposer;
+mod record;
+mod replica;
+mod scribe;
+mod server;
+mod snapshots;
+mod space;
 mod store;
+mod types;
+mod watcher;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use handle::{Handle, Settings, start};
+pub use inbound::Inbound;
+pub use link::tonic_link;
+pub use peer::{Peer, PeerError, PeerLink};
+pub use server::Rpc;
 pub use store::{Leadership, ProposeError, ReadError, Store};
+pub use watcher::Members;

@@ -1,0 +1,133 @@
+//! The floor: how far the log had come and how this member had voted, kept beside the log.
+//!
+//! sled may open a damaged database without a word, only shorter than it was. A member that forgot
+//! its vote or acknowledged entries can make the whole group lose data, so the floor is written after
+//! the log's barrier and before anything is acknowledged, and lowered before the log is cut on
+//! purpose. It therefore never runs ahead of a healthy log; a log below its floor is not healthy.
+//!
+//! Two slots of 4 KiB take turns, so a write that is torn leaves the other one.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Stamp};
+use super::record::Chain;
+use crate::env::files;
+
+const MAGIC: &[u8; 8] = b"swmfloor";
+const SLOT: usize = 4_096;
+
+/// What the log must at least have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Floor {
+    /// Counts the writes; the higher slot is valid.
+    pub(super) sequence: u64,
+    /// Whose log it is.
+    pub(super) raft_id: u64,
+    /// Recognises the key that seals the log.
+    pub(super) key_check: [u8; 16],
+    /// The vote: term, candidate, whether it leads.
+    pub(super) vote: Option<(u64, u64, bool)>,
+    /// The last entry.
+    pub(super) last: Option<Stamp>,
+    /// What stands for the entries up to the last.
+    pub(super) chain: Chain,
+}
+
+/// The file with the two slots.
+#[derive(Debug)]
+pub(super) struct FloorFile {
+    file: File,
+}
+
+impl FloorFile {
+    /// Makes the file with a first floor.
+    pub(super) fn create(path: &Path, floor: &Floor) -> io::Result<Self> {
+        let mut content = slot(floor)?;
+        content.resize(2 * SLOT, 0);
+        files::replace(path, &content)?;
+        Ok(Self { file: open(path)? })
+    }
+
+    /// Opens the file; `None` if there is none.
+    ///
+    /// Fails with `InvalidData` when neither slot is valid.
+    pub(super) fn open(path: &Path) -> io::Result<Option<(Self, Floor)>> {
+        let Some(content) = files::read(path)? else { return Ok(None) };
+        let newest =
+            content.chunks(SLOT).filter_map(parse).max_by_key(|floor| floor.sequence).ok_or_else(
+                || io::Error::new(io::ErrorKind::InvalidData, "neither slot is valid"),
+            )?;
+        Ok(Some((Self { file: open(path)? }, newest)))
+    }
+
+    /// Writes a floor durably, in the place of the older one.
+    pub(super) fn write(&self, floor: &mut Floor) -> io::Result<()> {
+        floor.sequence += 1;
+        let at = if floor.sequence.is_multiple_of(2) { 0 } else { SLOT as u64 };
+        self.file.write_all_at(&slot(floor)?, at)?;
+        self.file.sync_data()
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o600).open(path)
+}
+
+/// `[magic][length: 2][CRC-32: 4][bincode of the floor]`, filled up with zeros.
+fn slot(floor: &Floor) -> io::Result<Vec<u8>> {
+    let body = codec::encode_message(floor).map_err(io::Error::other)?;
+    let length = u16::try_from(body.len()).map_err(io::Error::other)?;
+    let mut out = Vec::with_capacity(SLOT);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    out.extend_from_slice(&body);
+    out.resize(SLOT, 0);
+    Ok(out)
+}
+
+fn parse(slot: &[u8]) -> Option<Floor> {
+    let rest = slot.strip_prefix(MAGIC)?;
+    let (length, rest) = rest.split_at_checked(2)?;
+    let (sum, rest) = rest.split_at_checked(4)?;
+    let length = usize::from(u16::from_le_bytes(length.try_into().ok()?));
+    let body = rest.get(..length)?;
+    let sum = u32::from_le_bytes(sum.try_into().ok()?);
+    if crc32fast::hash(body) == sum { codec::decode_message(body).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_whole_slot_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("floor");
+        assert!(FloorFile::open(&path).unwrap().is_none());
+        let mut floor = Floor { raft_id: 7, ..Floor::default() };
+        let file = FloorFile::create(&path, &floor).unwrap();
+        for index in 1..=5 {
+            floor.last = Some(Stamp { term: 1, leader: 7, index });
+            file.write(&mut floor).unwrap();
+        }
+        assert_eq!(FloorFile::open(&path).unwrap().unwrap().1, floor);
+
+        // A torn write of the sixth: the fifth counts.
+        let mut content = std::fs::read(&path).unwrap();
+        content[100..120].fill(0xff);
+        content[8] ^= 1;
+        std::fs::write(&path, &content).unwrap();
+        assert_eq!(FloorFile::open(&path).unwrap().unwrap().1, floor);
+
+        content[SLOT + 20] ^= 1;
+        std::fs::write(&path, &content).unwrap();
+        let refused = FloorFile::open(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+    }
+}

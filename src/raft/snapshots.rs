@@ -1,0 +1,136 @@
+//! Snapshots on the disk: whole files, sealed in pieces, verified by reading them back.
+//!
+//! ```text
+//!   snap-<index>   [magic][(length: 4, sealed piece)…]
+//!   a piece's seal is bound to its number and to whether it is the last
+//! ```
+//!
+//! The two newest are kept. What they hold is `codec`'s business.
+
+use std::fmt::Debug;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Error;
+use super::codec;
+use super::types::SnapshotMeta;
+use crate::env::Entropy;
+use crate::env::files;
+use crate::env::seal::SealKey;
+use crate::state::State;
+
+const MAGIC: &[u8; 8] = b"swmsnap1";
+const PIECE: usize = 1 << 20;
+const KEPT: usize = 2;
+
+/// A folder of snapshots.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshots {
+    dir: PathBuf,
+    key: SealKey,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// A snapshot that was read and verified.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) meta: SnapshotMeta,
+    pub(super) state: State,
+    pub(super) bytes: Bytes,
+}
+
+impl Snapshots {
+    /// The snapshots in a folder, which is made if it is not there.
+    pub(super) fn open(
+        dir: PathBuf,
+        key: &[u8; 32],
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, Error> {
+        files::private_dir(&dir).map_err(|error| Error::io("the folder of snapshots", error))?;
+        Ok(Self { dir, key: SealKey::new(key).derive(b"swarm raft snapshot"), entropy })
+    }
+
+    /// Writes a snapshot durably, reads it back from the device, and drops the oldest ones.
+    pub(super) fn write(&self, index: u64, content: &[u8]) -> io::Result<()> {
+        let path = self.dir.join(format!("snap-{index:020}"));
+        files::replace_with(&path, |file| {
+            let mut out = io::BufWriter::new(file);
+            out.write_all(MAGIC)?;
+            let last = content.len().div_ceil(PIECE).saturating_sub(1);
+            for (number, piece) in content.chunks(PIECE).enumerate() {
+                let sealed = self.key.seal(&*self.entropy, &purpose(number, number == last), piece);
+                let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+                out.write_all(&length.to_le_bytes())?;
+                out.write_all(&sealed)?;
+            }
+            out.flush()
+        })?;
+        let written = self.open_file(&files::read_from_device(&path)?);
+        if written.as_deref() != Some(content) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is not what was written to it: check the disk", path.display()),
+            ));
+        }
+        let mut all = files::list(&self.dir, "snap-")?;
+        all.retain(|path| path.extension().is_none());
+        let surplus = all.len().saturating_sub(KEPT);
+        all.iter().take(surplus).try_for_each(|path| files::remove(path))
+    }
+
+    /// The newest snapshot that is whole.
+    pub(super) fn newest(&self) -> Result<Option<Loaded>, Error> {
+        let failed = |error| Error::io("a snapshot", error);
+        let mut all = files::list(&self.dir, "snap-").map_err(failed)?;
+        all.retain(|path| path.extension().is_none());
+        let mut damage = None;
+        for path in all.iter().rev() {
+            let content = files::read(path).map_err(failed)?.unwrap_or_default();
+            match self.decode(path, &content) {
+                Ok(loaded) => return Ok(Some(loaded)),
+                Err(what) => {
+                    tracing::error!(what, "skipped a damaged snapshot");
+                    damage = Some(what);
+                }
+            }
+        }
+        let dir = self.dir.clone();
+        damage.map_or(Ok(None), |what| Err(Error::Corrupt { dir, what }))
+    }
+
+    fn decode(&self, path: &Path, content: &[u8]) -> Result<Loaded, String> {
+        let name = path.display();
+        let bytes = self
+            .open_file(content)
+            .ok_or_else(|| format!("{name} is damaged, or was sealed with another key"))?;
+        let (meta, state) =
+            codec::decode_snapshot(&bytes).map_err(|error| format!("{name}: {error}"))?;
+        Ok(Loaded { meta, state, bytes: bytes.into() })
+    }
+
+    fn open_file(&self, content: &[u8]) -> Option<Vec<u8>> {
+        let mut rest = content.strip_prefix(MAGIC)?;
+        let mut out = Vec::with_capacity(rest.len());
+        let mut number = 0;
+        while !rest.is_empty() {
+            let (length, after) = rest.split_at_checked(4)?;
+            let length = u32::from_le_bytes(length.try_into().ok()?);
+            let (sealed, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+            let piece = self.key.open(&purpose(number, after.is_empty()), sealed).ok()?;
+            out.extend_from_slice(&piece);
+            number += 1;
+            rest = after;
+        }
+        Some(out)
+    }
+}
+
+fn purpose(number: usize, is_last: bool) -> [u8; 9] {
+    let mut purpose = [0; 9];
+    purpose[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    purpose[8] = u8::from(is_last);
+    purpose
+}

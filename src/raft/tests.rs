@@ -1,0 +1,39 @@
+//! Members in one process, over a network in memory: what a cluster promises.
+
+mod cluster;
+mod net;
+
+use std::sync::Arc;
+
+use crate::domain::node::{NodeSpec, NodeStatus, Role};
+use crate::domain::secret::PayloadSpec;
+use crate::domain::{Config, ConfigId, Meta, Node, NodeId};
+use crate::state::{Change, Expect, Object};
+
+/// Found on the disk only if it was not sealed.
+pub(super) const CONTENT: &[u8] = b"a content that must be sealed";
+
+/// A change that creates a node.
+pub(super) fn node_change(number: u8) -> Change {
+    let node = Node {
+        id: NodeId::from_bytes([number; 16]),
+        meta: Meta::default(),
+        spec: NodeSpec::default(),
+        description: None,
+        status: NodeStatus::default(),
+        manager: None,
+        certified: Role::Worker,
+    };
+    Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Any }
+}
+
+/// A change that creates a config of a size.
+pub(super) fn config_change(number: u64, size: usize) -> Change {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    let spec = PayloadSpec { name: format!("config-{number}"), ..PayloadSpec::default() };
+    let data: Vec<u8> = CONTENT.iter().copied().cycle().take(size).collect();
+    let config =
+        Config { id: ConfigId::from_bytes(id), meta: Meta::default(), spec, data: data.into() };
+    Change::Put { object: Object::Config(Arc::new(config)), expect: Expect::Absent }
+}

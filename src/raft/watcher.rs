@@ -1,0 +1,237 @@
+//! Who leads and who is in the group, as this manager sees it; and the election that does not wait.
+//!
+//! openraft elects after silence: the leader's lease must run out first, which takes seconds. But
+//! when the leader's *process* dies, its host says so at once: connections close and new ones are
+//! refused. On such evidence a voter starts an election marked as a transfer of leadership, which the
+//! others grant within the lease. Nothing here relies on leases for safety (reads ask a quorum), so
+//! wrong evidence costs a disturbance and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::RaftMetrics;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::TransferLeaderRequest;
+use tokio::sync::watch;
+
+use super::inbound::Heard;
+use super::machine::Machine;
+use super::peer::{Peer, PeerLink};
+use super::store::Leadership;
+use super::types::{Raft, TypeConfig};
+use crate::domain::timing::Timing;
+use crate::domain::{NodeId, RaftId};
+use crate::env::{Env, Instant};
+
+/// Between two looks where nothing else wakes us.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between the candidacies of two members, so that one of them is elected before the next one tries.
+const RANK_PAUSE: Duration = Duration::from_millis(150);
+/// Between two candidacies of one member.
+const CANDIDACY_PAUSE: Duration = Duration::from_millis(300);
+/// Candidacies on one piece of evidence; then silence decides.
+const CANDIDACIES: usize = 4;
+
+/// The Raft group, as the leader sees it; as a follower does but for lag and silence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// This manager.
+    pub me: Option<RaftId>,
+    /// Those who vote.
+    pub voters: BTreeSet<RaftId>,
+    /// Those who only receive the log, with the number of entries they are behind.
+    pub learners: BTreeMap<RaftId, u64>,
+    /// Where each member is. The leader alone has
+    pub addrs: BTreeMap<RaftId, (NodeId, SocketAddr)>,
+    /// voters that have not been heard from for longer than an election takes. The leader's.
+    pub silent: BTreeSet<RaftId>,
+}
+
+type Metrics = RaftMetrics<TypeConfig>;
+
+/// Watches openraft and publishes what others need to know of it.
+pub(super) struct Watcher {
+    pub(super) me: RaftId,
+    pub(super) raft: Raft,
+    pub(super) machine: Machine,
+    pub(super) env: Env,
+    pub(super) timing: Timing,
+    pub(super) heard: Arc<Heard>,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) members: watch::Sender<Members>,
+}
+
+impl Watcher {
+    /// Runs until openraft has ended.
+    pub(super) async fn run(self) {
+        let mut metrics = self.raft.metrics();
+        let mut leading: Option<(u64, Instant)> = None;
+        loop {
+            let now = metrics.borrow_and_update().clone();
+            let is_leader = now.current_leader == Some(self.me.0);
+            leading = match leading {
+                _ if !is_leader => None,
+                Some((term, since)) if term == now.current_term => Some((term, since)),
+                Some(_) | None => Some((now.current_term, self.env.clock.instant())),
+            };
+            let leadership = self.leadership(&now, leading.map(|(_, since)| since));
+            replace(&self.leadership, leadership);
+            replace(&self.members, self.members(&now, leadership.is_self));
+            let woken = self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await;
+            if matches!(woken, Ok(Err(_))) {
+                break;
+            }
+        }
+        replace(&self.leadership, Leadership::default());
+    }
+
+    fn leadership(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Leadership {
+        let term = metrics.current_term;
+        let nobody = Leadership { term, leader: None, is_self: false };
+        let membership = metrics.membership_config.membership();
+        let Some(leader) = metrics.current_leader else { return nobody };
+        let Some(node) = membership.get_node(&leader) else { return nobody };
+        let known = Leadership { term, leader: Some((RaftId(leader), node.addr)), is_self: false };
+        let silence = match leading_since {
+            None => self.heard.silence(&self.env),
+            Some(_) if membership.voter_ids().count() <= 1 => Duration::ZERO,
+            Some(since) => {
+                let leads_for = self.env.clock.instant().since(since);
+                let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+                acked.map_or(leads_for, |acked| acked.min(leads_for))
+            }
+        };
+        if silence > self.timing.leaderless_max {
+            return nobody;
+        }
+        // Complete is the view that has an entry of the own term: all before it is applied, too.
+        let own = self
+            .machine
+            .last()
+            .is_some_and(|last| last.leader_id.term == term && last.leader_id.node_id == self.me.0);
+        Leadership { is_self: leading_since.is_some() && own, ..known }
+    }
+
+    fn members(&self, metrics: &Metrics, leads: bool) -> Members {
+        let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let lag = |id: u64| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(&id)).copied();
+            let matched = matched.flatten().map_or(0, |matched| matched.index);
+            last.saturating_sub(matched)
+        };
+        let is_silent = |id: &u64| {
+            let at = metrics.heartbeat.as_ref().and_then(|all| all.get(id));
+            // None: not heard from in this tenure. The tenure's first moments are no silence.
+            let silence = at.and_then(Option::as_ref).map(|at| at.elapsed());
+            silence.is_some_and(|silence| silence > self.timing.election_max)
+        };
+        Members {
+            me: Some(self.me),
+            voters: membership.voter_ids().map(RaftId).collect(),
+            learners: membership.learner_ids().map(|id| (RaftId(id), lag(id))).collect(),
+            addrs: membership
+                .nodes()
+                .map(|(id, node)| (RaftId(*id), (node.node, node.addr)))
+                .collect(),
+            silent: membership
+                .voter_ids()
+                .filter(|id| leads && *id != self.me.0 && is_silent(id))
+                .map(RaftId)
+                .collect(),
+        }
+    }
+}
+
+/// Elects on evidence.
+pub(super) struct Successor {
+    pub(super) me: RaftId,
+    pub(super) raft: Raft,
+    pub(super) env: Env,
+    pub(super) link: Arc<dyn PeerLink>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+}
+
+impl Successor {
+    /// Runs until nothing is published any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            let leader = self.leadership.borrow_and_update().leader;
+            let Some((id, addr)) = leader.filter(|(id, _)| *id != self.me) else {
+                if self.leadership.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let other = |now: &Leadership| now.leader.is_some_and(|now| now != (id, addr));
+            let is_dead = tokio::select! {
+                biased;
+                changed = self.leadership.wait_for(other) => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    false
+                }
+                () = self.link.closed(Peer { id, addr }) => true,
+            };
+            if is_dead {
+                self.succeed(id).await;
+            }
+        }
+    }
+
+    /// The leader's process has ended: whoever is first in rank stands for election first.
+    async fn succeed(&self, dead: RaftId) {
+        let Some(rank) = self.rank(dead) else { return };
+        tracing::warn!(leader = %dead, rank, "the leader's process has ended");
+        self.env.clock.sleep(RANK_PAUSE.saturating_mul(rank)).await;
+        for _ in 0..CANDIDACIES {
+            let (vote, leader) = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (metrics.vote, metrics.current_leader)
+            };
+            // Somebody else is a candidate already: let it have its chance.
+            let is_open = leader == Some(dead.0) || vote.leader_id.node_id == self.me.0;
+            if leader.is_some_and(|leader| leader != dead.0) {
+                return;
+            }
+            if is_open {
+                let request = TransferLeaderRequest::new(vote, self.me.0, None);
+                match self.raft.handle_transfer_leader(request).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "no candidacy now"),
+                    Err(error) => {
+                        tracing::warn!(%error, "no candidacy");
+                        return;
+                    }
+                }
+            }
+            self.env.clock.sleep(self.env.entropy.jitter(CANDIDACY_PAUSE)).await;
+        }
+    }
+
+    /// The place of this member among those who may follow; `None` for learners.
+    fn rank(&self, dead: RaftId) -> Option<u32> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let mut voters: Vec<u64> = membership.voter_ids().filter(|id| *id != dead.0).collect();
+        voters.sort_unstable();
+        let place = voters.iter().position(|id| *id == self.me.0)?;
+        u32::try_from(place).ok()
+    }
+}
+
+fn replace<T: PartialEq>(published: &watch::Sender<T>, next: T) {
+    published.send_if_modified(|now| {
+        let changes = *now != next;
+        if changes {
+            *now = next;
+        }
+        changes
+    });
+}
