@@ -133,7 +133,7 @@ impl Create {
         spec.endpoint_spec =
             Some(EndpointSpec { mode: Some(EndpointMode::Vip), ..EndpointSpec::default() });
         let container = &mut spec.task_template.container_spec;
-        container.image.clone_from(&self.image);
+        container.image = tagged(&self.image);
         container.args.clone_from(&self.args);
         // As Docker's client: an explicit "no" where the flag is absent.
         container.init = Some(false);
@@ -200,6 +200,16 @@ async fn create(
     let auth = follow.registry_auth(image)?;
     let route = Route::new(["services", "create"]);
     client.post_for(&route, spec, auth.as_deref()).await.map_err(|error| hinted(error, spec))
+}
+
+/// An image as Docker's client names it: `latest` where neither tag nor digest is given.
+pub(super) fn tagged(image: &str) -> String {
+    let name = image.rsplit_once('/').map_or(image, |(_, name)| name);
+    if image.is_empty() || name.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 /// Says how to publish a port, where the daemon refused one that Docker would have taken.

@@ -192,6 +192,7 @@ impl Update {
             .query("version", &service.version.index.to_string());
         let mut spec = service.spec;
         if self.rollback {
+            self.refuse_edits(&spec)?;
             route = route.query("rollback", "previous");
         } else {
             self.edit(&mut spec, &env::caller)?;
@@ -219,13 +220,28 @@ impl Update {
         self.objects.apply(spec)?;
         let task = &mut spec.task_template;
         if let Some(image) = &self.image {
-            task.container_spec.image.clone_from(image);
+            task.container_spec.image = create::tagged(image);
         }
         if let Some(args) = &self.args {
             task.container_spec.args.clone_from(&args.0);
         }
         if self.force {
             task.force_update += 1;
+        }
+        Ok(())
+    }
+
+    /// A rollback takes the previous spec as it was.
+    fn refuse_edits(&self, spec: &ServiceSpec) -> anyhow::Result<()> {
+        let mut edited = spec.clone();
+        self.edit(&mut edited, &|_| None)?;
+        let edits = &self.objects;
+        let references = edits.secret_add.len()
+            + edits.secret_rm.len()
+            + edits.config_add.len()
+            + edits.config_rm.len();
+        if edited != *spec || references > 0 {
+            bail!("other flags may not be combined with --rollback");
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ fn every_flag_of_the_container_arrives() {
     assert_eq!(
         spec["TaskTemplate"]["ContainerSpec"],
         json!({
-            "Image": "busybox",
+            "Image": "busybox:latest",
             "Labels": {"cl": "1"},
             "Command": ["sh", "-c"],
             "Hostname": "{{.Node.Hostname}}",
@@ -228,6 +228,18 @@ fn policies_appear_whole_once_a_part_is_given() {
             }],
         })
     );
+}
+
+#[test]
+fn images_get_a_tag_where_they_have_none() {
+    for (given, full) in [
+        ("busybox", "busybox:latest"),
+        ("busybox:1", "busybox:1"),
+        ("r.io:5000/a/b", "r.io:5000/a/b:latest"),
+        ("r.io/a@sha256:00", "r.io/a@sha256:00"),
+    ] {
+        assert_eq!(tagged(given), full);
+    }
 }
 
 #[test]

@@ -117,6 +117,17 @@ fn each_flag_changes_its_own_member() {
 }
 
 #[test]
+fn a_rollback_takes_no_edits() {
+    let update = |words: &[&str]| Program::try_parse_from(words).unwrap().update;
+    let alone = update(&["update", "--rollback", "web"]);
+    assert!(alone.refuse_edits(&known()).is_ok());
+    for extra in ["--force", "--secret-rm=x", "--image=busybox:9"] {
+        let refused = update(&["update", "--rollback", extra, "web"]).refuse_edits(&known());
+        assert!(refused.unwrap_err().to_string().contains("may not be combined"), "{extra}");
+    }
+}
+
+#[test]
 fn edits_that_make_no_sense_are_refused() {
     let clash = edit(&["--publish-add", "mode=host,target=81,published=8080"]).unwrap_err();
     assert!(clash.contains("conflicting port mapping"), "{clash}");
