@@ -3,6 +3,7 @@
 //!
 //! Names are made of ids only, so no name of a user ever becomes a path here. Everything blocks.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -76,6 +77,12 @@ impl TaskFiles {
             write_file(&configs.join(config.id.to_string()), &config.data, &owner)?;
         }
         Ok(())
+    }
+
+    /// The tasks that have files.
+    pub(super) fn tasks(&self) -> BTreeSet<TaskId> {
+        let Ok(entries) = fs::read_dir(&self.base) else { return BTreeSet::new() };
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Removes the files of a task; success if there are none.

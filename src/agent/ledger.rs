@@ -35,6 +35,8 @@ const PURPOSE: &[u8] = b"secret in the agent's ledger";
 const KIND_DIFF: u8 = 1;
 const KIND_STATUS: u8 = 2;
 const KIND_MANAGERS: u8 = 3;
+/// The node it belongs to; the first record.
+const KIND_NODE: u8 = 4;
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,7 @@ pub(super) enum Note {
 #[derive(Debug)]
 pub(super) struct Ledger {
     path: PathBuf,
+    node: NodeId,
     file: File,
     key: SealKey,
     entropy: Arc<dyn Entropy>,
@@ -80,8 +83,10 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the ledger of a node. `key_file` should be on a file system in memory.
+    /// Opens or creates the ledger of a node; that of another node (of an earlier life of this
+    /// machine) is as good as none. `key_file` should be on a file system in memory.
     pub(super) fn open(
+        node: NodeId,
         path: &Path,
         key_file: &Path,
         entropy: Arc<dyn Entropy>,
@@ -100,6 +105,7 @@ impl Ledger {
         file.read_to_end(&mut bytes).map_err(fail)?;
         let mut ledger = Self {
             path: path.to_owned(),
+            node,
             file,
             key,
             entropy,
@@ -156,7 +162,11 @@ impl Ledger {
         if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
             return 0;
         }
-        let mut at = MAGIC.len();
+        let Some((KIND_NODE, owner, mut at)) = record(bytes, MAGIC.len()) else { return 0 };
+        if owner != self.node.to_bytes() {
+            tracing::warn!("the ledger is of another node and is emptied");
+            return bytes.len();
+        }
         while let Some((kind, payload, end)) = record(bytes, at) {
             match self.decode(kind, payload) {
                 Some(note) => self.memory.take(note),
@@ -170,6 +180,7 @@ impl Ledger {
     /// Replaces the file by one that holds only what is known now.
     fn rewrite(&mut self) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
+        put_record(KIND_NODE, &self.node.to_bytes(), &mut bytes);
         self.encode(&Note::Diff(self.memory.set.complete()), &mut bytes);
         for (task, status) in &self.memory.statuses {
             self.encode(&Note::Status(*task, status.clone()), &mut bytes);
@@ -189,14 +200,7 @@ impl Ledger {
             Note::Status(task, status) => (KIND_STATUS, codec::encode_status(*task, status)),
             Note::Managers(managers) => (KIND_MANAGERS, codec::encode_managers(managers)),
         };
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&[kind]);
-        crc.update(&payload);
-        let length = u32::try_from(payload.len() + 1).unwrap_or(u32::MAX);
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&crc.finalize().to_le_bytes());
-        out.push(kind);
-        out.extend_from_slice(&payload);
+        put_record(kind, &payload, out);
     }
 
     fn decode(&self, kind: u8, payload: &[u8]) -> Option<Note> {
@@ -255,6 +259,17 @@ impl Memory {
             Note::Managers(managers) => self.managers = managers,
         }
     }
+}
+
+fn put_record(kind: u8, payload: &[u8], out: &mut Vec<u8>) {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&[kind]);
+    crc.update(payload);
+    let length = u32::try_from(payload.len() + 1).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&crc.finalize().to_le_bytes());
+    out.push(kind);
+    out.extend_from_slice(payload);
 }
 
 /// The record at an offset and where it ends; `None` if it is not whole.

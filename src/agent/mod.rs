@@ -127,7 +127,7 @@ pub async fn start(settings: Settings, deps: Deps, scope: &Scope) -> Result<Hand
     }
     let path = settings.data_dir.join(LEDGER);
     let key = settings.run_dir.join(LEDGER_KEY);
-    let ledger = Ledger::open(&path, &key, Arc::clone(&deps.env.entropy))?;
+    let ledger = Ledger::open(settings.node, &path, &key, Arc::clone(&deps.env.entropy))?;
     warn_unless_in_memory(&settings);
     let board = Board::new(ledger, &settings.managers, &scope);
     let handle = Handle {

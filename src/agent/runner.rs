@@ -342,6 +342,15 @@ impl Runner {
         self.seen = Seen::Unknown;
     }
 
+    /// What stood in the way has passed: the task is where it was, without an error.
+    async fn clear_error(&mut self) {
+        if !self.status.error.is_empty() && !self.status.state.is_terminal() {
+            let (state, message) = (self.status.state, self.status.message.clone());
+            let status = self.status_now(state, message, String::new());
+            self.publish(status).await;
+        }
+    }
+
     async fn wait_for(&mut self, blocker: Blocker) {
         let tools = Arc::clone(&self.tools);
         let mut networks = tools.board.networks.subscribe();

@@ -91,7 +91,7 @@ pub(super) async fn run(tools: Arc<Tools>) {
     }
 }
 
-/// Looks for containers on request, in a routine of its own: a slow engine must not stop the worker.
+/// Looks for containers and task files on request, in a routine of its own: a slow engine must not stop the worker.
 fn sweeper(tools: &Arc<Tools>, request: &Arc<Notify>) -> mpsc::Receiver<TaskId> {
     let (strays, receiver) = mpsc::channel(ENDED);
     let (tools, request) = (Arc::clone(tools), Arc::clone(request));
@@ -102,16 +102,17 @@ fn sweeper(tools: &Arc<Tools>, request: &Arc<Notify>) -> mpsc::Receiver<TaskId> 
             if !*tools.board.confirmed.borrow() {
                 continue;
             }
+            let files = tools.files.clone();
+            let mut found = tools.scope.blocking(move || files.tasks()).await.unwrap_or_default();
             match tools.runtime.list().await {
-                Ok(containers) => {
-                    for container in containers {
-                        if strays.send(container.task).await.is_err() {
-                            return;
-                        }
-                    }
-                }
+                Ok(containers) => found.extend(containers.iter().map(|container| container.task)),
                 // The next connection to the engine brings the next request.
                 Err(error) => tracing::debug!(%error, "containers cannot be listed"),
+            }
+            for task in found {
+                if strays.send(task).await.is_err() {
+                    return;
+                }
             }
         }
     });
@@ -189,12 +190,12 @@ impl Worker {
         }
     }
 
-    /// A container was seen: if no assignment knows it, nothing shall be left of it.
+    /// A container or its files were seen: if no assignment knows it, nothing shall be left of it.
     fn adopt_stray(&mut self, task: TaskId, set: &AssignmentSet) {
         if self.runners.contains_key(&task) || set.task(task).is_some() {
             return;
         }
-        tracing::info!(task.id = %task, "a container that no assignment knows is removed");
+        tracing::info!(task.id = %task, "what no assignment knows is removed");
         let wanted = Wanted { wish: Wish::Gone, materials: None };
         self.spawn(task, wanted, (crate::domain::TaskStatus::default(), Seen::Unknown));
     }

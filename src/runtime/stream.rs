@@ -27,9 +27,9 @@ const LINES: usize = 256;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 
-/// Events of containers that matter. Health checks make three `exec_*` events each, which are left to
-/// the engine to drop.
-const EVENTS: [&str; 5] = ["start", "die", "oom", "destroy", "health_status"];
+/// Events of containers that matter; whoever starts one looks by itself. Health checks make three
+/// `exec_*` events each, which are left to the engine to drop.
+const EVENTS: [&str; 4] = ["die", "oom", "destroy", "health_status"];
 
 /// Hints for as long as the receiver lives.
 pub(super) fn watch(runtime: Arc<DockerRuntime>) -> mpsc::Receiver<Hint> {
@@ -62,6 +62,10 @@ async fn follow(runtime: &DockerRuntime, hints: &mpsc::Sender<Hint>) {
                 }
                 runtime.disconnect();
                 tracing::warn!("the container engine closed its events");
+                // That it is gone is to be known at once, not only when it is back.
+                if hints.send(None).await.is_err() {
+                    return;
+                }
             }
             Err(error) => tracing::debug!(%error, "no container engine"),
         }

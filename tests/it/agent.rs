@@ -215,7 +215,6 @@ fn assignments(node: NodeId, task: &Task) -> AssignmentSet {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "a skipped test says so, a measured one what it measured")]
 async fn agent_on_a_real_engine() {
     let Ok(address) = std::env::var("SWARM_TEST_DOCKER") else {
         println!("SKIPPED: no real engine (SWARM_TEST_DOCKER=unix:///… names one)");

@@ -25,7 +25,8 @@ impl Place {
 
     fn open(&self) -> Ledger {
         let key = self.dir.path().join("key");
-        Ledger::open(&self.path(), &key, Arc::new(OsEntropy)).unwrap()
+        let node = NodeId::from_bytes([4; 16]);
+        Ledger::open(node, &self.path(), &key, Arc::new(OsEntropy)).unwrap()
     }
 }
 
@@ -129,6 +130,16 @@ fn secret_is_never_on_the_disk_and_is_lost_with_its_key() {
     assert_eq!(after_reboot.memory().set.secret(id), None);
     assert_eq!(after_reboot.memory().set.position.index, 2);
     assert!(after_reboot.memory().set.task(task(3).id).is_some());
+}
+
+#[test]
+fn ledger_of_another_node_is_as_good_as_none() {
+    let place = Place::new();
+    fill(&mut place.open());
+    let key = place.dir.path().join("key");
+    let other = NodeId::from_bytes([5; 16]);
+    let ledger = Ledger::open(other, &place.path(), &key, Arc::new(OsEntropy)).unwrap();
+    assert_eq!(ledger.memory(), &Memory::default());
 }
 
 #[test]

@@ -24,6 +24,7 @@ impl Runner {
             Ok(container) => {
                 self.seen = Seen::Present(container.phase);
                 self.container = Some(container);
+                self.clear_error().await;
             }
             Err(Error::Missing) => {
                 self.seen = Seen::Absent;
@@ -69,7 +70,8 @@ impl Runner {
     pub(super) async fn create(&mut self, wanted: &Wanted) {
         let Some(materials) = &wanted.materials else { return };
         let Ok(network) = self.network(materials) else { return };
-        let description = self.tools.board.description.borrow().clone().unwrap_or_default();
+        let description = self.tools.board.description.borrow().clone();
+        let description = description.unwrap_or_else(crate::agent::describe::machine);
         let plan = ContainerPlan {
             task: Arc::clone(&materials.task),
             spec: Arc::clone(&materials.spec),

@@ -23,7 +23,7 @@ pub(super) const LONG: Duration = Duration::from_secs(10);
 pub(super) const NODE: NodeId = NodeId::from_bytes([4; 16]);
 
 /// The other ends of one session.
-struct Peer {
+pub(super) struct Peer {
     to: mpsc::Sender<Result<ManagerMessage, LinkError>>,
     from: mpsc::Receiver<AgentMessage>,
 }
