@@ -212,4 +212,6 @@ fn not_found(key: &ObjectKey) -> Rejection {
 #[cfg(test)]
 mod member_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;
