@@ -79,6 +79,11 @@ impl Ctx {
         Ok(Read { store, view, freshness: ask.freshness })
     }
 
+    /// A view that has everything that was committed before the request, as changes need it.
+    pub(super) async fn read_to_change(&self) -> Result<Read, Error> {
+        self.read(&Ask::default()).await
+    }
+
     /// Changes the state, all or nothing.
     pub(super) async fn propose(
         &self,

@@ -12,9 +12,9 @@ use super::context::{Ctx, json};
 use super::error::{Code, Error};
 use super::filter::Filters;
 use super::router::Asked;
-use super::service_spec::PREDEFINED;
 use super::{convert, keys, lookup};
 use crate::domain::Network;
+use crate::domain::validate::ENGINE_NETWORKS;
 use crate::state::View;
 
 /// What the request's version prefix was.
@@ -73,7 +73,7 @@ pub(super) async fn inspect(
         if let Some(network) = found {
             return Ok(json(StatusCode::OK, &convert::network(network)));
         }
-        if in_swarm && PREDEFINED.contains(&text.as_str()) {
+        if in_swarm && ENGINE_NETWORKS.contains(&text.as_str()) {
             let driver = if text == "none" { "null" } else { "host" };
             return Ok(json(StatusCode::OK, &convert::predefined(&text, driver)));
         }

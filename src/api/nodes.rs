@@ -26,13 +26,13 @@ pub(super) async fn list(State(ctx): State<Ctx>, ask: Ask) -> Result<Response, E
     let known = ["id", "label", "membership", "name", "node.label", "role"];
     let filters = Filters::only(&ask.params, &known)?;
     let read = ctx.read(&ask).await?;
-    let leadership = read.leadership();
+    let shape = convert::NodeShape::new(&read.view, read.leadership());
     let shown = read
         .view
         .nodes
         .values()
         .filter(|node| matches(node, &filters))
-        .map(|node| convert::node(&read.view, node, leadership));
+        .map(|node| shape.node(node));
     Ok(read.json(&Value::Array(shown.collect())))
 }
 
@@ -54,7 +54,8 @@ pub(super) async fn inspect(
 ) -> Result<Response, Error> {
     let read = ctx.read(&ask).await?;
     let node = lookup::node(&read.view, &text)?;
-    Ok(read.json(&convert::node(&read.view, node, read.leadership())))
+    let shape = convert::NodeShape::new(&read.view, read.leadership());
+    Ok(read.json(&shape.node(node)))
 }
 
 /// `POST /nodes/{id}/update`.
@@ -73,7 +74,8 @@ pub(super) async fn update(
         }
     }
     let spec: NodeSpec = ask::typed(value)?;
-    let read = ctx.read(&Ask { freshness: Default::default(), ..ask.clone() }).await?;
+    spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error))?;
+    let read = ctx.read_to_change().await?;
     let node = lookup::node(&read.view, &text)?;
     match (node.spec.role, spec.role) {
         (Role::Worker, Role::Manager) => may_promote(&read.view)?,
@@ -126,15 +128,14 @@ pub(super) async fn remove(
     ask: Ask,
 ) -> Result<Response, Error> {
     let removal = if ask.params.flag("force") { Removal::Forced } else { Removal::IfDown };
-    let fresh = Ask { freshness: Default::default(), ..ask };
     for attempt in 1.. {
-        let read = ctx.read(&fresh).await?;
+        let read = ctx.read_to_change().await?;
         let node = lookup::node(&read.view, &text)?;
         may_remove(node, removal)?;
         let key = ObjectKey::Node(node.id);
         // The node may come back or be promoted in between: the check must hold at the removal.
         let change = Change::Delete { key, expect: Expect::At(node.meta.revision) };
-        match ctx.propose(&read.store, &fresh, vec![change]).await {
+        match ctx.propose(&read.store, &ask, vec![change]).await {
             Err(error) if attempt < REMOVE_ATTEMPTS && error.is_out_of_sequence() => {}
             outcome => return outcome.map(|_| StatusCode::OK.into_response()),
         }

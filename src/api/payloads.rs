@@ -13,16 +13,14 @@ use super::context::{Ctx, json};
 use super::error::{Code, Error};
 use super::filter::Filters;
 use super::{base64, convert, keys, lookup};
-use crate::domain::secret::{CONFIG_BYTES_MAX, PayloadSpec, SECRET_BYTES_MAX, Sensitive};
+use crate::domain::secret::{PayloadSpec, Sensitive};
+use crate::domain::validate::InvalidField;
 use crate::domain::{Config, ConfigId, Meta, Secret, SecretId};
 use crate::env::seal::same;
 use crate::state::{Change, Expect, Object, ObjectKey};
 
 /// Filter keys of both lists.
 const FILTERS: [&str; 4] = ["id", "label", "name", "names"];
-
-/// Longest name (swarmkit).
-const NAME_MAX: usize = 64;
 
 fn matches(filters: &Filters, id: &str, spec: &PayloadSpec) -> bool {
     filters.prefix("id", &[id])
@@ -32,18 +30,15 @@ fn matches(filters: &Filters, id: &str, spec: &PayloadSpec) -> bool {
 }
 
 /// Reads a spec and its payload.
-fn decode(kind: &str, body: &[u8], max: usize) -> Result<(PayloadSpec, Vec<u8>), Error> {
+fn decode(
+    body: &[u8],
+    check_size: fn(usize) -> Result<(), InvalidField>,
+) -> Result<(PayloadSpec, Vec<u8>), Error> {
     let (spec, data) = split(body)?;
-    if spec.extra.contains_key("Driver") {
-        let text = format!("{kind} drivers are not supported: give the data itself");
-        return Err(Error::rpc(Code::Unimplemented, text));
-    }
-    check_name(&spec.name)?;
     let data = data.unwrap_or_default();
-    if data.is_empty() || data.len() >= max {
-        let text = format!("{kind} data must be larger than 0 and less than {max} bytes");
-        return Err(Error::rpc(Code::InvalidArgument, text));
-    }
+    let checked = spec.validate().and_then(|()| check_size(data.len()));
+    // The texts are Docker's by themselves, without the field.
+    checked.map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))?;
     Ok((spec, data))
 }
 
@@ -61,21 +56,6 @@ fn split(body: &[u8]) -> Result<(PayloadSpec, Option<Vec<u8>>), Error> {
     Ok((ask::typed(value)?, data))
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
-    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let bytes = name.as_bytes();
-    if edge(bytes.first())
-        && edge(bytes.last())
-        && name.len() <= NAME_MAX
-        && name.bytes().all(inner)
-    {
-        return Ok(());
-    }
-    let text = "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]";
-    Err(Error::rpc(Code::InvalidArgument, text))
-}
-
 /// Takes labels from an update and refuses everything else.
 fn labels_only(body: &[u8], current: &PayloadSpec, has: &[u8]) -> Result<PayloadSpec, Error> {
     let (wanted, data) = split(body)?;
@@ -90,10 +70,6 @@ fn labels_only(body: &[u8], current: &PayloadSpec, has: &[u8]) -> Result<Payload
 
 fn created(id: &str) -> Response {
     json(StatusCode::CREATED, &json!({ "ID": id }))
-}
-
-fn fresh(ask: &Ask) -> Ask {
-    Ask { freshness: Default::default(), ..ask.clone() }
 }
 
 fn put(object: Object, expect: Expect) -> Vec<Change> {
@@ -126,7 +102,7 @@ pub(super) async fn create_secret(
     body: Bytes,
 ) -> Result<Response, Error> {
     let store = ctx.store()?;
-    let (spec, data) = decode("secret", &body, SECRET_BYTES_MAX)?;
+    let (spec, data) = decode(&body, PayloadSpec::validate_secret_size)?;
     let id = SecretId::from_bytes(ctx.draw("secret", &ask, &store));
     let secret = Secret { id, meta: Meta::default(), spec, data: Sensitive::new(&data) };
     let object = Object::Secret(Arc::new(secret));
@@ -142,7 +118,7 @@ pub(super) async fn update_secret(
     body: Bytes,
 ) -> Result<Response, Error> {
     let version = ask.params.version("secret")?;
-    let read = ctx.read(&fresh(&ask)).await?;
+    let read = ctx.read_to_change().await?;
     let secret = lookup::secret(&read.view, &text)?;
     let spec = labels_only(&body, &secret.spec, secret.data.expose())?;
     let object = Object::Secret(Arc::new(Secret { spec, ..(**secret).clone() }));
@@ -156,7 +132,7 @@ pub(super) async fn remove_secret(
     Path(text): Path<String>,
     ask: Ask,
 ) -> Result<Response, Error> {
-    let read = ctx.read(&fresh(&ask)).await?;
+    let read = ctx.read_to_change().await?;
     let key = ObjectKey::Secret(lookup::secret(&read.view, &text)?.id);
     let change = Change::Delete { key, expect: Expect::Present };
     ctx.propose(&read.store, &ask, vec![change]).await?;
@@ -189,7 +165,7 @@ pub(super) async fn create_config(
     body: Bytes,
 ) -> Result<Response, Error> {
     let store = ctx.store()?;
-    let (spec, data) = decode("config", &body, CONFIG_BYTES_MAX)?;
+    let (spec, data) = decode(&body, PayloadSpec::validate_config_size)?;
     let id = ConfigId::from_bytes(ctx.draw("config", &ask, &store));
     let config = Config { id, meta: Meta::default(), spec, data: data.into() };
     let object = Object::Config(Arc::new(config));
@@ -205,7 +181,7 @@ pub(super) async fn update_config(
     body: Bytes,
 ) -> Result<Response, Error> {
     let version = ask.params.version("config")?;
-    let read = ctx.read(&fresh(&ask)).await?;
+    let read = ctx.read_to_change().await?;
     let config = lookup::config(&read.view, &text)?;
     let spec = labels_only(&body, &config.spec, &config.data)?;
     let object = Object::Config(Arc::new(Config { spec, ..(**config).clone() }));
@@ -219,7 +195,7 @@ pub(super) async fn remove_config(
     Path(text): Path<String>,
     ask: Ask,
 ) -> Result<Response, Error> {
-    let read = ctx.read(&fresh(&ask)).await?;
+    let read = ctx.read_to_change().await?;
     let key = ObjectKey::Config(lookup::config(&read.view, &text)?.id);
     let change = Change::Delete { key, expect: Expect::Present };
     ctx.propose(&read.store, &ask, vec![change]).await?;

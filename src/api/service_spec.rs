@@ -1,8 +1,6 @@
 //! From a request's body to a service spec that can be proposed: decoding, what we refuse by name,
 //! and what the spec refers to.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
 use super::ask;
@@ -10,14 +8,11 @@ use super::convert::PULL_OPTIONS;
 use super::error::{Code, Error};
 use super::{keys, lookup};
 use crate::domain::ServiceSpec;
-use crate::domain::service::PublishMode;
+use crate::domain::validate::ENGINE_NETWORKS;
 use crate::state::State;
 
 /// Members that some clients repeat from the query into the body (dockerode); not part of a spec.
 const QUERY_ECHOES: [&str; 4] = ["version", "rollback", "registryAuthFrom", "force"];
-
-/// Networks of the engine's own that a service may name.
-pub(super) const PREDEFINED: [&str; 2] = ["host", "none"];
 
 /// Reads a spec out of a body.
 ///
@@ -38,16 +33,12 @@ pub(super) fn decode(body: &[u8]) -> Result<ServiceSpec, Error> {
         return Err(Error::rpc(Code::InvalidArgument, text));
     }
     let mut spec: ServiceSpec = ask::typed(value)?;
-    if !matches!(spec.task_template.runtime.as_str(), "" | "container") {
-        let text = format!("the runtime {:?} is not supported", spec.task_template.runtime);
-        return Err(Error::rpc(Code::Unimplemented, text));
-    }
     if spec.task_template.networks.is_empty() {
         spec.task_template.networks = std::mem::take(&mut spec.networks);
     }
     spec.networks.clear();
     spec.task_template.container_spec.extra.remove(PULL_OPTIONS);
-    refuse_ingress(&spec)?;
+    spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error))?;
     Ok(spec)
 }
 
@@ -66,20 +57,6 @@ fn settle_mode(members: &mut serde_json::Map<String, Value>) -> Result<(), Error
         _ => return Err(Error::bad_request("must specify only one service mode")),
     }
     Ok(())
-}
-
-/// Refused by name: accepted and ignored, clients would wait for a port that never opens.
-fn refuse_ingress(spec: &ServiceSpec) -> Result<(), Error> {
-    let ports = spec.endpoint_spec.iter().flat_map(|endpoint| &endpoint.ports);
-    let mut ingress = ports.filter(|port| port.publish_mode == PublishMode::Ingress);
-    let Some(port) = ingress.next() else { return Ok(()) };
-    Err(Error::rpc(
-        Code::InvalidArgument,
-        format!(
-            "port {} cannot be published on all nodes (mode ingress) yet: publish it on the nodes that run a task, with --publish mode=host,target={},published={}",
-            port.target_port, port.target_port, port.published_port
-        ),
-    ))
 }
 
 /// Checks what a spec refers to and replaces names by ids.
@@ -121,16 +98,10 @@ fn refuse_missing(kind: &str, names: &[&str]) -> Result<(), Error> {
 }
 
 fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Error> {
-    let networks = &mut spec.task_template.networks;
-    for network in networks.iter_mut() {
-        if !PREDEFINED.contains(&network.target.as_str()) {
+    for network in &mut spec.task_template.networks {
+        if !ENGINE_NETWORKS.contains(&network.target.as_str()) {
             network.target = lookup::network(state, &network.target)?.to_string();
         }
-    }
-    let targets: BTreeSet<&str> = networks.iter().map(|it| it.target.as_str()).collect();
-    if targets.len() > 1 && PREDEFINED.iter().any(|name| targets.contains(name)) {
-        let text = "the networks host and none cannot be combined with another network";
-        return Err(Error::rpc(Code::InvalidArgument, text));
     }
     Ok(())
 }

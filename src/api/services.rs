@@ -81,7 +81,7 @@ pub(super) async fn create(
 ) -> Result<Response, Error> {
     let store = ctx.store()?;
     let mut spec = service_spec::decode(&body)?;
-    let read = ctx.read(&Ask { freshness: Default::default(), ..ask.clone() }).await?;
+    let read = ctx.read_to_change().await?;
     let id = ServiceId::from_bytes(ctx.draw("service", &ask, &store));
     if read.view.service(id).is_none() {
         service_spec::resolve(&read.view, &mut spec)?;
@@ -136,7 +136,7 @@ pub(super) async fn update(
 ) -> Result<Response, Error> {
     let store = ctx.store()?;
     let version = ask.params.version("service")?;
-    let read = ctx.read(&Ask { freshness: Default::default(), ..ask.clone() }).await?;
+    let read = ctx.read_to_change().await?;
     let service = lookup::service(&read.view, &text)?;
     if service.meta.spec_revision != version {
         return Err(Error::rpc(Code::Unknown, "update out of sequence"));
@@ -245,7 +245,7 @@ pub(super) async fn remove(
     Path(text): Path<String>,
     ask: Ask,
 ) -> Result<Response, Error> {
-    let read = ctx.read(&Ask { freshness: Default::default(), ..ask.clone() }).await?;
+    let read = ctx.read_to_change().await?;
     let service = lookup::service(&read.view, &text)?;
     let gone = Service { removing: true, ..(**service).clone() };
     let expect = Expect::SpecAt(service.meta.spec_revision);

@@ -59,6 +59,8 @@ pub(super) async fn init(State(ctx): State<Ctx>, body: Bytes) -> Result<Response
         body.spec.orchestration = Orchestration::default();
     }
     body.spec.encryption_config.auto_lock_managers |= body.auto_lock_managers;
+    let checked = body.spec.validate();
+    checked.map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))?;
     let request = InitRequest {
         listen_addr: body.listen_addr,
         advertise_addr: body.advertise_addr,
@@ -167,7 +169,7 @@ pub(super) async fn update(
     if let Some(members) = value.as_object_mut() {
         members.remove("version");
     }
-    let read = ctx.read(&Ask { freshness: Default::default(), ..ask.clone() }).await?;
+    let read = ctx.read_to_change().await?;
     let cluster = read.view.cluster.as_ref().ok_or_else(Error::no_leader)?;
     let mut spec: ClusterSpec = ask::typed(value)?;
     check_name(&spec)?;
@@ -188,35 +190,17 @@ pub(super) async fn update(
     Ok(StatusCode::OK.into_response())
 }
 
-/// Shortest validity of certificates (swarmkit's `MinNodeCertExpiration`).
-const CERT_EXPIRY_MIN: Duration = Duration::from_secs(3600);
-
 fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Error> {
-    if spec.ca.node_cert_expiry.duration() < CERT_EXPIRY_MIN {
-        let text = "minimum certificate expiry time is 1h0m0s";
-        return Err(Error::rpc(Code::InvalidArgument, text));
-    }
+    spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))?;
     let rotation = |spec: &ClusterSpec| {
         let counter = spec.ca.extra.get("ForceRotate").and_then(Value::as_u64);
         counter.unwrap_or_default()
     };
-    let own_root = ["SigningCACert", "SigningCAKey", "ExternalCAs"]
-        .iter()
-        .any(|name| spec.ca.extra.get(*name).is_some_and(is_given));
-    if own_root || rotation(spec) != rotation(&cluster.spec) {
+    if rotation(spec) != rotation(&cluster.spec) {
         let text = "replacing the root certificate is not supported yet: nodes' certificates are renewed by themselves";
         return Err(Error::rpc(Code::Unimplemented, text));
     }
     Ok(())
-}
-
-fn is_given(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => true,
-    }
 }
 
 /// `GET /swarm/unlockkey`.

@@ -8,23 +8,35 @@ use crate::domain::node::{Membership, Reachability};
 use crate::raft::Leadership;
 use crate::state::State;
 
-/// A node as `GET /nodes/{id}` shows it.
-pub(in crate::api) fn node(state: &State, node: &Node, leadership: Leadership) -> Value {
-    let mut members = head(node.id.to_string(), &node.meta, node.meta.spec_revision);
-    put(&mut members, "Spec", value(&node.spec));
-    let mut description = node
-        .description
-        .as_ref()
-        .map_or_else(|| value(&crate::domain::node::Description::default()), value);
-    if let (Some(cluster), Some(members)) = (&state.cluster, description.as_object_mut()) {
-        put(members, "TLSInfo", tls_info(&cluster.authority.root_pem));
+/// What all nodes of an answer share.
+#[derive(Debug)]
+pub(in crate::api) struct NodeShape {
+    leadership: Leadership,
+    tls_info: Option<Value>,
+}
+
+impl NodeShape {
+    pub(in crate::api) fn new(state: &State, leadership: Leadership) -> Self {
+        let root = state.cluster.as_ref().map(|cluster| &cluster.authority.root_pem);
+        Self { leadership, tls_info: root.map(|root| tls_info(root)) }
     }
-    put(&mut members, "Description", description);
-    put(&mut members, "Status", status(node));
-    if let Some(manager) = manager_status(node, leadership) {
-        put(&mut members, "ManagerStatus", manager);
+
+    /// A node as `GET /nodes/{id}` shows it.
+    pub(in crate::api) fn node(&self, node: &Node) -> Value {
+        let mut members = head(node.id.to_string(), &node.meta, node.meta.spec_revision);
+        put(&mut members, "Spec", value(&node.spec));
+        let described = node.description.clone().unwrap_or_default();
+        let mut description = value(&described);
+        if let (Some(info), Some(members)) = (&self.tls_info, description.as_object_mut()) {
+            put(members, "TLSInfo", info.clone());
+        }
+        put(&mut members, "Description", description);
+        put(&mut members, "Status", status(node));
+        if let Some(manager) = manager_status(node, self.leadership) {
+            put(&mut members, "ManagerStatus", manager);
+        }
+        Value::Object(members)
     }
-    Value::Object(members)
 }
 
 fn status(node: &Node) -> Value {

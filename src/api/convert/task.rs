@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::service::spec_json;
 use super::{head, network_attachment, put, value};
+use crate::domain::placement::{Constraint, Placement};
 use crate::domain::task::{ContainerStatus, Slot};
 use crate::domain::{Service, Task};
 use crate::state::State;
@@ -70,8 +71,7 @@ pub(in crate::api) fn task_name(state: &State, task: &Task) -> String {
 }
 
 /// Whether a task runs what its service's current spec says, so that an update leaves it alone. A
-/// difference in placement alone counts as none: where a node does not qualify any more, the task
-/// is told to stop, and is not asked for again.
+/// difference in placement alone counts only where the node does not qualify any more.
 pub(in crate::api) fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
     if task.spec == service.current {
         return true;
@@ -80,7 +80,19 @@ pub(in crate::api) fn is_up_to_date(state: &State, service: &Service, task: &Tas
     else {
         return false;
     };
+    if !has.spec.host_ports().eq(wants.host_ports()) {
+        return false;
+    }
+    let placement = &wants.task_template.placement;
     let mut template = has.spec.task_template.clone();
-    template.placement.clone_from(&wants.task_template.placement);
-    has.spec.host_ports().eq(wants.host_ports()) && template == wants.task_template
+    let moved = template.placement != *placement;
+    template.placement.clone_from(placement);
+    template == wants.task_template && (!moved || qualifies(state, task, placement.as_ref()))
+}
+
+/// Whether the node of a task meets constraints.
+fn qualifies(state: &State, task: &Task, placement: Option<&Placement>) -> bool {
+    let Some(node) = task.node.and_then(|id| state.node(id)) else { return false };
+    let mut constraints = placement.iter().flat_map(|it| &it.constraints);
+    constraints.all(|text| Constraint::parse(text).is_ok_and(|it| it.matches(node)))
 }

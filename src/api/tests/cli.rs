@@ -183,6 +183,28 @@ async fn services_and_tasks() {
     }
 }
 
+/// Starts the tasks of the first service, as the leader and the agents would.
+async fn run_tasks(store: Store) {
+    let mut views = store.watch();
+    views.wait_for(|view| !view.services.is_empty()).await.unwrap();
+    let service = Arc::clone(store.view().services.values().next().unwrap());
+    let tasks = (1..=2).map(|number| Object::Task(Arc::new(running(&service, number))));
+    put(&store, tasks.collect()).await;
+}
+
+#[tokio::test]
+async fn an_attached_create_waits_until_the_service_has_converged() {
+    for client in clients() {
+        let bench = Bench::manager().await;
+        let cli = Cli { client, bench: &bench };
+        bench.scope.spawn("tasks", run_tasks(bench.store()));
+        let line =
+            "service create --no-resolve-image --update-monitor 1s --name web --replicas 2 busybox";
+        let text = cli.good(line).await;
+        has(&text, &["2 out of 2 tasks", "converged"]);
+    }
+}
+
 #[tokio::test]
 async fn payloads() {
     for client in clients() {

@@ -106,8 +106,8 @@ fn every_member_that_was_ever_seen_is_kept() {
                 "CapabilityDrop": ["CAP_MKNOD"], "Ulimits": [{"Name": "nofile", "Hard": 2, "Soft": 1}],
             },
             "RestartPolicy": {"Condition": "on-failure", "Delay": 1, "MaxAttempts": 2, "Window": 3},
-            "Resources": {"Limits": {"NanoCPUs": 1, "MemoryBytes": 2, "Pids": 3},
-                "Reservations": {"NanoCPUs": 1, "MemoryBytes": 2, "GenericResources": [
+            "Resources": {"Limits": {"NanoCPUs": 2_000_000, "MemoryBytes": 8_388_608, "Pids": 3},
+                "Reservations": {"NanoCPUs": 1_000_000, "MemoryBytes": 4_194_304, "GenericResources": [
                     {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}},
                     {"NamedResourceSpec": {"Kind": "gpu", "Value": "UUID1"}}]}},
             "Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}],
