@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Container, ContainerPlan, Error, Health, Hint, LogLine, LogOptions, NetworkPlan, Phase,
-    Runtime, spec, stream,
+    Runtime, SwarmMode, spec, stream,
 };
 use crate::domain::node::Description;
 use crate::domain::service::{PortConfig, Protocol, PublishMode};
@@ -211,6 +211,11 @@ impl Runtime for DockerRuntime {
     async fn describe(&self) -> Result<Description, Error> {
         let info = self.call(Act::Ask, QUICK, |docker| async move { docker.info().await }).await?;
         Ok(super::docker_models::description(info))
+    }
+
+    async fn swarm_mode(&self) -> Result<SwarmMode, Error> {
+        let info = self.call(Act::Ask, QUICK, |docker| async move { docker.info().await }).await?;
+        Ok(super::docker_models::swarm_mode(&info))
     }
 
     async fn list(&self) -> Result<Vec<Container>, Error> {

@@ -1,14 +1,25 @@
 //! The engine's answers about itself and its networks, turned into our values. Pure.
 
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect, SystemInfo};
+use bollard::models::{
+    Ipam, IpamConfig, LocalNodeState, NetworkCreateRequest, NetworkInspect, SystemInfo,
+};
 
-use super::{Error, NetworkPlan, spec};
+use super::{Error, NetworkPlan, SwarmMode, spec};
 use crate::domain::Network;
 use crate::domain::node::{Description, EngineDescription, Platform, Plugin};
 use crate::domain::resources::Resources;
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MTU: &str = "com.docker.network.driver.mtu";
+
+/// Whether the engine orchestrates by itself.
+pub(super) fn swarm_mode(info: &SystemInfo) -> SwarmMode {
+    let state = info.swarm.as_ref().and_then(|swarm| swarm.local_node_state);
+    match state {
+        None | Some(LocalNodeState::EMPTY | LocalNodeState::INACTIVE) => SwarmMode::Inactive,
+        Some(_) => SwarmMode::Active,
+    }
+}
 
 /// What an engine says of itself and of the machine.
 pub(super) fn description(info: SystemInfo) -> Description {

@@ -138,6 +138,15 @@ pub struct LogOptions {
     pub stderr_only: Option<bool>,
 }
 
+/// The engine's own swarm mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwarmMode {
+    /// The engine orchestrates nothing.
+    Inactive,
+    /// The engine is a node of a Docker Swarm.
+    Active,
+}
+
 /// Why an act on the engine failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -166,6 +175,9 @@ pub enum Error {
 pub trait Runtime: Send + Sync + Debug {
     /// What the engine and the machine are; fails while no engine answers.
     async fn describe(&self) -> Result<Description, Error>;
+
+    /// Whether the engine is in swarm mode itself; two orchestrators would fight over its networks.
+    async fn swarm_mode(&self) -> Result<SwarmMode, Error>;
 
     /// All containers of tasks on this node, whatever their state.
     async fn list(&self) -> Result<Vec<Container>, Error>;

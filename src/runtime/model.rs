@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Container, ContainerPlan, Error, Health, Hint, LogLine, LogOptions, NetworkPlan, Phase,
-    Runtime, spec,
+    Runtime, SwarmMode, spec,
 };
 use crate::domain::node::{Description, Platform};
 use crate::domain::resources::Resources;
@@ -203,6 +203,10 @@ fn scripted_exit(plan: &ContainerPlan) -> Option<i64> {
 
 #[async_trait]
 impl Runtime for ModelRuntime {
+    async fn swarm_mode(&self) -> Result<SwarmMode, Error> {
+        Ok(SwarmMode::Inactive)
+    }
+
     async fn describe(&self) -> Result<Description, Error> {
         self.answer()?;
         Ok(Description {
