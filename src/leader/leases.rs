@@ -1,0 +1,323 @@
+//! Leases: each manager tells the leader which agents it hears from.
+//!
+//! A batch is a manager's whole table as ages, not clock readings, so managers' clocks need not agree.
+//! Batches are lossy and idempotent: of two statements about a node the later renewal counts. A closed
+//! session is a hint that its host lives and its agent does not; the session's id keeps the hint from
+//! undoing a newer session on another manager.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tonic::transport::Channel;
+
+use crate::domain::{NodeId, Revision, SessionId};
+use crate::env::{Env, Instant};
+use crate::raft::Store;
+use crate::wire::manager::leases_client::LeasesClient;
+use crate::wire::manager::leases_server::{self, LeasesServer};
+use crate::wire::manager::{Lease as WireLease, LeaseBatch, LeaseReply};
+
+/// How long the leader may take to acknowledge a batch.
+const BATCH_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What a manager says of one agent's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The node.
+    pub node: NodeId,
+    /// The session that renews.
+    pub session: SessionId,
+    /// Time since the session was last heard from.
+    pub age: Duration,
+    /// The revision up to which the agent has carried out its assignments.
+    pub applied: Revision,
+    /// The session has closed.
+    pub closed: bool,
+}
+
+/// What the leader holds of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeaseEntry {
+    pub(super) session: SessionId,
+    pub(super) renewed_at: Instant,
+    pub(super) applied: Revision,
+    pub(super) closed_at: Option<Instant>,
+}
+
+/// The leader's table of leases; closed while this manager does not lead. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LeaseTable {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// A node that has been silent for this long and is heard of again is news.
+    lease: Duration,
+    /// Held for map operations only.
+    table: Mutex<Option<BTreeMap<NodeId, LeaseEntry>>>,
+    changed: Notify,
+}
+
+impl LeaseTable {
+    /// A table that is closed; nodes lapse after `lease`.
+    #[must_use]
+    pub fn new(lease: Duration) -> Self {
+        let inner = Inner { lease, table: Mutex::new(None), changed: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Option<BTreeMap<NodeId, LeaseEntry>>> {
+        // The map is whole after every operation, so a panic of another holder does no harm.
+        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self) {
+        *self.table() = Some(BTreeMap::new());
+    }
+
+    pub(super) fn close(&self) {
+        *self.table() = None;
+    }
+
+    pub(super) fn snapshot(&self) -> BTreeMap<NodeId, LeaseEntry> {
+        self.table().clone().unwrap_or_default()
+    }
+
+    /// Completes after the next change that may alter a decision: not after every renewal.
+    pub(super) async fn changed(&self) {
+        self.inner.changed.notified().await;
+    }
+
+    /// Takes a batch. Whether this manager leads; nothing is kept if it does not.
+    pub fn renew(&self, batch: &[Renewal], now: Instant) -> bool {
+        let mut table = self.table();
+        let Some(table) = table.as_mut() else { return false };
+        let mut news = false;
+        for renewal in batch {
+            news |= merge(table, *renewal, now, self.inner.lease);
+        }
+        if news {
+            self.inner.changed.notify_one();
+        }
+        true
+    }
+}
+
+/// Merges one statement; whether it may alter a decision.
+fn merge(
+    table: &mut BTreeMap<NodeId, LeaseEntry>,
+    renewal: Renewal,
+    now: Instant,
+    lease: Duration,
+) -> bool {
+    let renewed_at = Instant(now.0.saturating_sub(renewal.age));
+    let closed_at = renewal.closed.then_some(renewed_at);
+    let fresh =
+        LeaseEntry { session: renewal.session, renewed_at, applied: renewal.applied, closed_at };
+    let Some(known) = table.get_mut(&renewal.node) else {
+        table.insert(renewal.node, fresh);
+        return true;
+    };
+    if known.session != renewal.session {
+        // A closed session says nothing about a node that has another one; of two open sessions the
+        // one that was heard from last is the node's.
+        if renewal.closed || renewed_at <= known.renewed_at {
+            return false;
+        }
+        *known = fresh;
+        return true;
+    }
+    let lapsed = renewed_at.since(known.renewed_at) > lease;
+    let closes = renewal.closed && known.closed_at.is_none();
+    if closes {
+        known.closed_at = Some(now);
+    }
+    known.renewed_at = known.renewed_at.max(renewed_at);
+    known.applied = known.applied.max(renewal.applied);
+    lapsed || closes
+}
+
+/// Why a batch did not reach a leader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// Nobody leads, as far as this manager knows.
+    #[error("there is no leader")]
+    NoLeader,
+    /// The leader did not answer in time, or refused.
+    #[error("the leader did not take the leases: {0}")]
+    Refused(String),
+}
+
+/// How a manager reaches another's port 2377.
+pub type Dial = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
+
+/// Sends batches to whoever leads: in process when this manager does. Cheap to clone.
+#[derive(Clone)]
+pub struct Leases {
+    env: Env,
+    store: Store,
+    table: LeaseTable,
+    dial: Dial,
+}
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leases").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Leases {
+    /// A sender for this manager.
+    #[must_use]
+    pub fn new(env: Env, store: Store, table: LeaseTable, dial: Dial) -> Self {
+        Self { env, store, table, dial }
+    }
+
+    /// How this manager reaches others.
+    #[must_use]
+    pub fn dial(&self) -> Dial {
+        Arc::clone(&self.dial)
+    }
+
+    /// Sends one batch and waits for the acknowledgement, at most half a second.
+    ///
+    /// # Errors
+    /// When no leader took it; the next batch says everything again.
+    pub async fn send(&self, batch: &[Renewal]) -> Result<(), LeaseError> {
+        if self.table.renew(batch, self.env.clock.instant()) {
+            return Ok(());
+        }
+        let leadership = *self.store.leadership().borrow();
+        let (_, addr) =
+            leadership.leader.filter(|_| !leadership.is_self).ok_or(LeaseError::NoLeader)?;
+        let message = LeaseBatch { leases: batch.iter().map(to_wire).collect() };
+        let mut client = LeasesClient::new((self.dial)(addr));
+        let answer = self.env.clock.timeout(BATCH_DEADLINE, client.renew(message)).await;
+        match answer {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => Err(LeaseError::Refused(status.message().to_owned())),
+            Err(elapsed) => Err(LeaseError::Refused(elapsed.to_string())),
+        }
+    }
+}
+
+fn to_wire(renewal: &Renewal) -> WireLease {
+    WireLease {
+        node: renewal.node.to_bytes().to_vec().into(),
+        session: renewal.session.to_bytes().to_vec().into(),
+        age_ms: u32::try_from(renewal.age.as_millis()).unwrap_or(u32::MAX),
+        applied: renewal.applied.0,
+        closed: renewal.closed,
+    }
+}
+
+fn from_wire(lease: &WireLease) -> Option<Renewal> {
+    Some(Renewal {
+        node: NodeId::from_slice(&lease.node)?,
+        session: SessionId::from_slice(&lease.session)?,
+        age: Duration::from_millis(u64::from(lease.age_ms)),
+        applied: Revision(lease.applied),
+        closed: lease.closed,
+    })
+}
+
+/// The gRPC side: other managers' batches.
+#[derive(Clone, Debug)]
+pub struct LeaseRpc {
+    env: Env,
+    table: LeaseTable,
+}
+
+impl LeaseRpc {
+    /// The server for port 2377.
+    #[must_use]
+    pub fn server(env: Env, table: LeaseTable) -> LeasesServer<Self> {
+        LeasesServer::new(Self { env, table })
+    }
+}
+
+#[tonic::async_trait]
+impl leases_server::Leases for LeaseRpc {
+    async fn renew(
+        &self,
+        request: tonic::Request<LeaseBatch>,
+    ) -> Result<tonic::Response<LeaseReply>, tonic::Status> {
+        let batch: Option<Vec<_>> = request.get_ref().leases.iter().map(from_wire).collect();
+        let batch =
+            batch.ok_or_else(|| tonic::Status::invalid_argument("an id of a lease is wrong"))?;
+        if self.table.renew(&batch, self.env.clock.instant()) {
+            Ok(tonic::Response::new(LeaseReply {}))
+        } else {
+            Err(tonic::Status::failed_precondition("this manager does not lead"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(2);
+
+    fn at(millis: u64) -> Instant {
+        Instant(Duration::from_millis(millis))
+    }
+
+    fn renewal(session: u8, age_ms: u64) -> Renewal {
+        Renewal {
+            node: NodeId::from_bytes([9; 16]),
+            session: SessionId::from_bytes([session; 16]),
+            age: Duration::from_millis(age_ms),
+            applied: Revision(0),
+            closed: false,
+        }
+    }
+
+    fn entry(table: &LeaseTable) -> LeaseEntry {
+        table.snapshot()[&NodeId::from_bytes([9; 16])]
+    }
+
+    #[test]
+    fn a_closed_table_takes_nothing() {
+        let table = LeaseTable::new(LEASE);
+        assert!(!table.renew(&[renewal(1, 0)], at(1_000)));
+        table.open();
+        assert!(table.renew(&[renewal(1, 0)], at(1_000)));
+        table.close();
+        assert!(table.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_late_batch_does_not_age_a_lease() {
+        let table = LeaseTable::new(LEASE);
+        table.open();
+        table.renew(&[renewal(1, 0)], at(5_000));
+        table.renew(&[renewal(1, 3_000)], at(5_100));
+        assert_eq!(entry(&table).renewed_at, at(5_000));
+    }
+
+    #[test]
+    fn closing_an_old_session_leaves_the_new_one_open() {
+        let table = LeaseTable::new(LEASE);
+        table.open();
+        table.renew(&[renewal(1, 0)], at(5_000));
+        table.renew(&[renewal(2, 0)], at(5_500));
+        table.renew(&[Renewal { closed: true, ..renewal(1, 0) }], at(5_600));
+        assert_eq!(entry(&table).closed_at, None);
+        table.renew(&[Renewal { closed: true, ..renewal(2, 0) }], at(5_700));
+        assert_eq!(entry(&table).closed_at, Some(at(5_700)));
+    }
+
+    #[test]
+    fn only_news_wakes_the_leader() {
+        let mut table = BTreeMap::new();
+        assert!(merge(&mut table, renewal(1, 0), at(10_000), LEASE), "first");
+        assert!(!merge(&mut table, renewal(1, 0), at(10_250), LEASE), "ordinary renewal");
+        assert!(merge(&mut table, renewal(1, 0), at(13_000), LEASE), "back after a lapse");
+        assert!(merge(&mut table, renewal(2, 0), at(13_100), LEASE), "another session");
+    }
+}
