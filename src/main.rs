@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use swarm::cli::{self, Invocation};
+use swarm::daemon;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().collect()) {
         Ok(Invocation::Command(command)) => ExitCode::from(cli::run(*command)),
-        Ok(Invocation::Daemon(_)) => {
-            ExitCode::from(cli::complain(&anyhow::anyhow!("this build has no daemon yet")))
-        }
+        Ok(Invocation::Daemon(arguments)) => daemon::main(arguments),
         Err(usage) => usage.exit(),
     }
 }

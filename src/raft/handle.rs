@@ -235,7 +235,8 @@ impl Handle {
         let mut leadership = store.leadership();
         let elected = leadership.wait_for(|now| now.is_self);
         let elected = env.clock.timeout(Duration::from_secs(10), elected).await;
-        if !matches!(elected, Ok(Ok(_))) {
+        let elected = elected.is_ok_and(|waited| waited.is_ok());
+        if !elected {
             return Err(Error::Stopped("it could not elect itself".to_owned()));
         }
         store.propose(None, first, Duration::from_secs(10)).await?;

@@ -1,0 +1,187 @@
+//! What the API may ask of this node: init, join, leave, tokens.
+
+use async_trait::async_trait;
+
+use super::address;
+use super::founding::{self, Founding};
+use super::group::Group;
+use super::manager::Beginning;
+use super::node::{Node, internal};
+use super::record::Record;
+use crate::api::{
+    ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
+    Participation,
+};
+use crate::domain::cluster::{Cluster, ClusterSpec};
+use crate::domain::node::{Membership, Reachability, Role};
+use crate::domain::{ClusterId, NetworkId, NodeId};
+use crate::identity::{found, token};
+use crate::raft::Store;
+use crate::runtime::SwarmMode;
+
+#[async_trait]
+impl NodeControl for Node {
+    fn state(&self) -> LocalState {
+        self.local()
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
+        if request.force_new_cluster {
+            return Err(ControlError::Unsupported(
+                "force-new-cluster is not available in this release: recover a lost majority by starting enough of the old managers"
+                    .to_owned(),
+            ));
+        }
+        self.prepare_autolock(&request.spec).await?;
+        self.admit().await?;
+        let host = address::host_addresses().map_err(invalid)?;
+        let listen = address::listen(&request.listen_addr, &host).map_err(invalid)?;
+        let mut advertise = address::advertise(&request.advertise_addr, &host).map_err(invalid)?;
+        if !request.advertise_addr.contains(':') {
+            advertise.set_port(listen.port());
+        }
+        let pool = founding::pool(&request.address_pools, request.subnet_size).map_err(invalid)?;
+        let env = &self.inner.env;
+        let now = env.clock.now();
+        let cluster = ClusterId::from_bytes(env.entropy.id());
+        let validity = request.spec.ca.node_cert_expiry.duration();
+        let (authority, identity, credentials) = found(cluster, now, validity).map_err(internal)?;
+        let node = identity.node;
+        let founding = Founding {
+            cluster,
+            node,
+            addr: advertise,
+            authority,
+            token_key: env.entropy.key(),
+            network: NetworkId::from_bytes(env.entropy.id()),
+            spec: request.spec,
+            availability: request.availability,
+            host: host.iter().map(|address| address.addr).chain([advertise.ip()]).collect(),
+        };
+        let changes = founding::changes(founding, pool, request.data_path_port).map_err(invalid)?;
+        let mut record = Record::new(cluster, node, advertise, listen);
+        record.managers = vec![advertise];
+        self.settle(record, &credentials, Beginning::Found(changes)).await?;
+        self.wait_connected().await?;
+        Ok(node)
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
+        self.admit().await?;
+        self.pending();
+        let joined = self.enrol(request).await;
+        if joined.is_err() {
+            self.publish_gone();
+        }
+        joined?;
+        self.wait_connected().await
+    }
+
+    async fn leave(&self, leave: Leave) -> Result<(), ControlError> {
+        let mut slot = self.inner.running.lock().await;
+        let Some(running) = slot.as_ref() else {
+            // A node that cannot start what its record says may still be taken out by force.
+            if leave == Leave::Force && self.local().participation == Participation::Error {
+                self.forget();
+                self.publish_gone();
+                return Ok(());
+            }
+            return Err(ControlError::NotInSwarm);
+        };
+        let node = running.record.node;
+        if let Some(manager) = &running.manager {
+            if leave == Leave::Gracefully {
+                may_leave(&manager.store(), node)?;
+            } else {
+                let channels = running.channels.clone();
+                let others: Vec<_> = running
+                    .worker
+                    .iter()
+                    .flat_map(|worker| worker.managers())
+                    .filter(|(other, _)| *other != node)
+                    .map(|(_, addr)| addr)
+                    .collect();
+                Group { channels: &channels, env: &self.inner.env }.leave(&others, node).await;
+            }
+        }
+        if let Some(running) = slot.take() {
+            self.abandon(running).await;
+        }
+        Ok(())
+    }
+
+    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
+        Err(ControlError::NotLocked)
+    }
+
+    async fn unlock_key(&self) -> Result<Option<String>, ControlError> {
+        Ok(None)
+    }
+
+    async fn rotate_unlock_key(&self) -> Result<(), ControlError> {
+        Err(ControlError::NotLocked)
+    }
+
+    async fn prepare_autolock(&self, wanted: &ClusterSpec) -> Result<(), ControlError> {
+        if wanted.encryption_config.auto_lock_managers {
+            return Err(ControlError::Unsupported(
+                "autolock is not available in this release: the managers' data is sealed with a key that lies beside it (raft.key); leave EncryptionConfig.AutoLockManagers false"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError> {
+        let make = |role| token::make(cluster, role).map_err(internal);
+        Ok(JoinTokens { worker: make(Role::Worker)?, manager: make(Role::Manager)? })
+    }
+}
+
+impl Node {
+    /// Refuses a node that is in a cluster already, or whose engine is in swarm mode itself.
+    async fn admit(&self) -> Result<(), ControlError> {
+        if self.inner.running.lock().await.is_some()
+            || self.local().participation == Participation::Error
+        {
+            return Err(ControlError::AlreadyInSwarm);
+        }
+        let scope = self.inner.scope.child("admission");
+        let engine = self.engine(NodeId::default(), &scope);
+        if engine.swarm_mode().await == Ok(SwarmMode::Active) {
+            return Err(ControlError::Unavailable(
+                "the Docker Engine of this host is in swarm mode itself; two orchestrators would fight over its networks: run `docker swarm leave` against the engine first"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Docker's rule: a manager leaves gracefully only after it was demoted.
+fn may_leave(store: &Store, node: NodeId) -> Result<(), ControlError> {
+    let view = store.view();
+    let members: Vec<_> = view
+        .nodes
+        .values()
+        .filter(|node| node.manager.is_some_and(|part| part.membership != Membership::Removed))
+        .collect();
+    if !members.iter().any(|member| member.id == node) {
+        return Ok(());
+    }
+    if members.len() == 1 {
+        return Err(ControlError::LastManager);
+    }
+    let reachable = |member: &&&std::sync::Arc<crate::domain::Node>| {
+        member.id != node && member.status.reachability == Reachability::Reachable
+    };
+    let left = members.iter().filter(reachable).count();
+    if left < members.len() / 2 + 1 {
+        return Err(ControlError::QuorumLoss { left, of: members.len() });
+    }
+    Err(ControlError::ManagerLeave)
+}
+
+fn invalid(error: impl std::fmt::Display) -> ControlError {
+    ControlError::Invalid(error.to_string())
+}

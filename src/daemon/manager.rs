@@ -1,0 +1,170 @@
+//! What managers do beside: keep the log, lead if elected, serve agents, issue identities.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::record::Record;
+use crate::ca;
+use crate::dispatcher::{self, Dispatcher};
+use crate::domain::RaftId;
+use crate::domain::timing::Timing;
+use crate::env::{Env, Scope, files};
+use crate::identity::SharedIdentity;
+use crate::leader::{self, Dial, LeaseRpc, LeaseTable, Leases};
+use crate::raft::{self, Store};
+use crate::state::Change;
+use crate::transport::{self, Channels};
+
+/// How long the routines of a manager may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// What a manager half is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Parts {
+    pub(super) env: Env,
+    pub(super) identity: SharedIdentity,
+    pub(super) channels: Channels,
+    pub(super) state_dir: std::path::PathBuf,
+}
+
+/// The manager half of a node.
+#[derive(Debug)]
+pub(super) struct Manager {
+    raft: raft::Handle,
+    dispatcher: Dispatcher,
+    scope: Scope,
+}
+
+/// How a manager half begins.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// A new cluster, with its first commands.
+    Found(Vec<Change>),
+    /// From what lies on the disk, or as a new member that the leader fills.
+    Resume,
+}
+
+impl Manager {
+    /// Starts listening, the replica and everything that works on it.
+    pub(super) async fn start(
+        parts: &Parts,
+        record: &Record,
+        raft_id: RaftId,
+        beginning: Beginning,
+        scope: &Scope,
+    ) -> anyhow::Result<Self> {
+        let scope = scope.child("manager");
+        let started = Self::assemble(parts, record, raft_id, beginning, &scope).await;
+        if started.is_err() && !scope.shutdown(STOP_LIMIT).await {
+            tracing::warn!("a manager half that did not start did not end in time, either");
+        }
+        started
+    }
+
+    async fn assemble(
+        parts: &Parts,
+        record: &Record,
+        raft_id: RaftId,
+        beginning: Beginning,
+        scope: &Scope,
+    ) -> anyhow::Result<Self> {
+        let Parts { env, identity, channels, state_dir } = parts.clone();
+        let timing = Timing::DEFAULT;
+        let listener = TcpListener::bind(record.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {}: is another manager or swarm mode of the engine running?",
+                record.listen
+            )
+        })?;
+        let settings = raft::Settings {
+            dir: state_dir.join("raft"),
+            raft_id,
+            node: record.node,
+            addr: record.advertise,
+            timing,
+            key: data_key(&env, &state_dir)?,
+        };
+        let dial: Dial = {
+            let channels = channels.clone();
+            Arc::new(move |addr: SocketAddr| channels.channel(addr))
+        };
+        let link = raft::tonic_link(env.clone(), channels.clone());
+        let raft = raft::start(settings, env.clone(), link, scope).await?;
+        if let Beginning::Found(changes) = beginning {
+            raft.bootstrap(changes).await.context("cannot write the first state of the cluster")?;
+        }
+        let store = raft.store();
+        let table = LeaseTable::new(timing.lease);
+        let leases = Leases::new(env.clone(), store.clone(), table.clone(), dial);
+        let settings = dispatcher::Settings { node: record.node, timing };
+        let dispatcher = dispatcher::start(settings, &env, &store, leases, scope);
+        leader::start(env.clone(), timing, raft.clone(), table.clone(), scope);
+        let (raft_rpc, proposals) = raft.services();
+        let routes = tonic::service::Routes::new(raft_rpc)
+            .add_service(proposals)
+            .add_service(LeaseRpc::server(env.clone(), table))
+            .add_service(dispatcher.server())
+            .add_service(dispatcher.logs_server())
+            .add_service(ca::Issuer::service(store.clone(), env.clone()))
+            .add_service(ca::Members::service(store.clone(), env.clone()));
+        let serving = transport::Serving {
+            identity,
+            roster: Arc::new(ca::StateRoster::new(store)),
+            routes,
+            env,
+            limits: transport::Limits::default(),
+        };
+        let server = scope.clone();
+        scope.spawn("port", async move {
+            if let Err(error) = transport::serve(listener, serving, &server).await {
+                tracing::error!(%error, "the port between nodes is closed");
+            }
+        });
+        Ok(Self { raft, dispatcher, scope: scope.clone() })
+    }
+
+    /// The replicated state.
+    pub(super) fn store(&self) -> Store {
+        self.raft.store()
+    }
+
+    /// The agents' side.
+    pub(super) fn dispatcher(&self) -> Dispatcher {
+        self.dispatcher.clone()
+    }
+
+    /// Ends the manager half; its data stays on the disk.
+    pub(super) async fn stop(self) {
+        self.raft.shutdown().await;
+        if !self.scope.shutdown(STOP_LIMIT).await {
+            tracing::warn!("the manager half did not end in time");
+        }
+    }
+}
+
+/// Removes the data of a former manager.
+pub(super) fn forget(state_dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(state_dir.join("raft")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => files::remove(&state_dir.join("raft.key")),
+    }
+}
+
+/// The key that seals the log and its snapshots on the disk; made at the first start.
+fn data_key(env: &Env, state_dir: &Path) -> anyhow::Result<[u8; 32]> {
+    let path = state_dir.join("raft.key");
+    let failed = || format!("cannot use the key of the manager's data, {}", path.display());
+    if let Some(content) = files::read(&path).with_context(failed)? {
+        return <[u8; 32]>::try_from(content.as_slice())
+            .map_err(|_| anyhow::anyhow!("it does not have 32 bytes"))
+            .with_context(failed);
+    }
+    let key = env.entropy.key();
+    files::replace(&path, &key).with_context(failed)?;
+    Ok(key)
+}

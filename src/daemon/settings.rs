@@ -1,0 +1,209 @@
+//! What a daemon runs with: flags, then `/etc/swarm/config.toml`, then defaults; checked once.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser};
+use serde::Deserialize;
+
+/// TCP port between nodes (IANA: "docker swarm").
+pub const NODE_PORT: u16 = 2377;
+/// Port of the DNS server; port 53 of the node's gateways is redirected to it.
+const DNS_PORT: u16 = 10_053;
+
+/// Flags of `swarm daemon`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DaemonArgs {
+    /// Where the node keeps its identity, log and ledger [default: /var/lib/swarm]
+    #[arg(long, env = "SWARM_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where sockets and the files of running tasks lie; must be a tmpfs [default: /run/swarm]
+    #[arg(long, env = "SWARM_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The API's socket [default: /run/swarm/swarm.sock]
+    #[arg(long, env = "SWARM_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The group that may use the API's socket beside root [default: swarm, if there is such a group]
+    #[arg(long, env = "SWARM_GROUP", value_name = "NAME")]
+    pub group: Option<String>,
+    /// The Docker Engine's socket [default: /var/run/docker.sock]
+    #[arg(long, env = "SWARM_ENGINE", value_name = "PATH")]
+    pub engine: Option<PathBuf>,
+    /// Port of the DNS server of this node's tasks [default: 10053]
+    #[arg(long, env = "SWARM_DNS_PORT", value_name = "PORT")]
+    pub dns_port: Option<u16>,
+    /// Settings file [default: /etc/swarm/config.toml, if it exists]
+    #[arg(long, env = "SWARM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What is logged: a level, or directives like `info,swarm::raft=debug`
+    #[arg(long, env = "SWARM_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log lines as JSON
+    #[arg(long)]
+    pub log_json: bool,
+    /// Go to the background: a session of its own, restarted when it fails, log in the state
+    /// directory
+    #[arg(long, conflicts_with = "supervise")]
+    pub background: bool,
+    /// Run the daemon as a child and restart it when it fails (what --background starts)
+    #[arg(long, hide = true)]
+    pub supervise: bool,
+}
+
+#[derive(Parser)]
+#[command(
+    name = "swarm daemon",
+    about = "Run the daemon of this node: agent, DNS server and, where its role says so, manager",
+    long_about = None,
+    version
+)]
+struct Program {
+    #[command(flatten)]
+    args: DaemonArgs,
+}
+
+impl DaemonArgs {
+    /// Reads the arguments of the program, its name first.
+    ///
+    /// # Errors
+    /// On wrong usage, and for `--help`, which clap prints and ends with status 0.
+    pub fn read(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        Program::try_parse_from(arguments).map(|program| program.args)
+    }
+}
+
+/// The settings file. Flags win over it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    state_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    group: Option<String>,
+    engine: Option<PathBuf>,
+    dns_port: Option<u16>,
+    upstream_dns: Option<Vec<SocketAddr>>,
+    log: Option<String>,
+}
+
+/// What a daemon runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Identity, log and ledger.
+    pub state_dir: PathBuf,
+    /// Sockets and files of running tasks.
+    pub run_dir: PathBuf,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The group that may use it beside root.
+    pub group: Option<String>,
+    /// The Docker Engine's socket.
+    pub engine: PathBuf,
+    /// Port of the DNS server.
+    pub dns_port: u16,
+    /// Name servers for other names; those of the host's resolv.conf if absent.
+    pub upstream_dns: Option<Vec<SocketAddr>>,
+    /// Filter of log lines.
+    pub log: String,
+}
+
+impl Settings {
+    /// Puts flags, file and defaults together.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has an unknown or wrong member, or a path is not absolute.
+    pub fn load(args: &DaemonArgs) -> anyhow::Result<Self> {
+        let file = read_file(args.config.as_deref())?;
+        let run_dir = pick(&args.run_dir, file.run_dir, "/run/swarm");
+        let socket = args.socket.clone().or(file.socket);
+        let settings = Self {
+            state_dir: pick(&args.state_dir, file.state_dir, "/var/lib/swarm"),
+            socket: socket.unwrap_or_else(|| run_dir.join("swarm.sock")),
+            run_dir,
+            group: args.group.clone().or(file.group).or_else(default_group),
+            engine: pick(&args.engine, file.engine, "/var/run/docker.sock"),
+            dns_port: args.dns_port.or(file.dns_port).unwrap_or(DNS_PORT),
+            upstream_dns: file.upstream_dns,
+            log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
+        };
+        for (name, path) in [
+            ("state-dir", &settings.state_dir),
+            ("run-dir", &settings.run_dir),
+            ("socket", &settings.socket),
+            ("engine", &settings.engine),
+        ] {
+            if !path.is_absolute() {
+                bail!("{name}: {} is not an absolute path", path.display());
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// The group of that name, where the host has one.
+fn default_group() -> Option<String> {
+    const NAME: &str = "swarm";
+    let found = nix::unistd::Group::from_name(NAME);
+    matches!(found, Ok(Some(_))).then(|| NAME.to_owned())
+}
+
+fn pick(flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str) -> PathBuf {
+    flag.clone().or(file).unwrap_or_else(|| PathBuf::from(default))
+}
+
+fn read_file(path: Option<&Path>) -> anyhow::Result<File> {
+    const DEFAULT: &str = "/etc/swarm/config.toml";
+    let (path, required) = path.map_or((Path::new(DEFAULT), false), |path| (path, true));
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            toml::from_str(&text).with_context(|| format!("settings file {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {
+            Ok(File::default())
+        }
+        Err(error) => Err(error).with_context(|| format!("settings file {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_follow_the_file_system_standard() {
+        let args = DaemonArgs { config: Some("/dev/null".into()), ..DaemonArgs::default() };
+        let settings = Settings::load(&args).unwrap();
+        assert_eq!(settings.state_dir, Path::new("/var/lib/swarm"));
+        assert_eq!(settings.socket, Path::new("/run/swarm/swarm.sock"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_unknown_members_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "dns-port = 5301\nrun-dir = \"/run/a\"\n").unwrap();
+        let args = DaemonArgs {
+            config: Some(path.clone()),
+            dns_port: Some(5302),
+            ..DaemonArgs::default()
+        };
+        let settings = Settings::load(&args).unwrap();
+        assert_eq!(settings.dns_port, 5302);
+        assert_eq!(settings.socket, Path::new("/run/a/swarm.sock"));
+        std::fs::write(&path, "dns-prot = 1\n").unwrap();
+        let error = format!("{:#}", Settings::load(&args).unwrap_err());
+        assert!(error.contains("dns-prot"), "{error}");
+    }
+
+    #[test]
+    fn relative_paths_are_refused() {
+        let args = DaemonArgs {
+            config: Some("/dev/null".into()),
+            state_dir: Some("here".into()),
+            ..DaemonArgs::default()
+        };
+        assert!(Settings::load(&args).unwrap_err().to_string().contains("absolute"));
+    }
+}
