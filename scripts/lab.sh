@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# N hosts on one machine, each a set of namespaces with its own dockerd and its own swarm, as one cluster.
+#
+#   lab.sh up N [--managers M]   make hosts 1..N and form a cluster (hosts 1..M are managers; default: up to 3)
+#   lab.sh hosts N               make hosts 1..N without a cluster
+#   lab.sh exec K CMD…           run a command inside host K
+#   lab.sh kill K [WHAT]         SIGKILL: host (default: every process in it), daemon (swarm), dockerd
+#   lab.sh stop K                power off: kill the host and take its network away
+#   lab.sh start K [WHAT]        bring back what was killed (host, daemon, dockerd)
+#   lab.sh cut K | mend K        take the link of host K down | up
+#   lab.sh partition A B         drop everything between hosts A and B, both ways
+#   lab.sh heal                  end all partitions
+#   lab.sh ip K                  the address of host K
+#   lab.sh log K [WHAT]          the log of host K: swarm (default) or dockerd
+#   lab.sh load K TAR NAME       import a root file system as image NAME into host K
+#   lab.sh down                  remove everything that up made
+#
+# Environment: LAB_STATE (where hosts keep their disks; default /var/tmp/swarm-lab), SWARM_BIN (the binary).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+LAB_STATE=${LAB_STATE:-/var/tmp/swarm-lab}
+UL=swl-ul
+name() { echo "swl-h$1"; }
+fail() { echo "lab: $*" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || fail "namespaces need root: run as root"
+
+binary() {
+    local target=${CARGO_TARGET_DIR:-$root/target} candidate
+    for candidate in "${SWARM_BIN:-}" "$target/release/swarm" "$target/debug/swarm"; do
+        [ -n "$candidate" ] && [ -x "$candidate" ] && { echo "$candidate"; return; }
+    done
+    fail "no swarm binary: build it with 'cargo build --release' or set SWARM_BIN"
+}
+
+underlay_up() {
+    ip netns list | grep -qw "$UL" && return
+    ip netns add "$UL"
+    ip -n "$UL" link set lo up
+    ip -n "$UL" link add sw0 type bridge
+    ip -n "$UL" link set sw0 up
+    ip -n "$UL" addr add 10.99.0.254/24 dev sw0
+    # br_netfilter is per namespace and on by default; the switch must not filter.
+    ip netns exec "$UL" sysctl -qw net.bridge.bridge-nf-call-iptables=0 \
+        net.bridge.bridge-nf-call-ip6tables=0 2>/dev/null || true
+}
+
+host_pid() {
+    local pid
+    pid=$(cat "$LAB_STATE/$(name "$1")/pid" 2>/dev/null) || fail "host $1 does not run"
+    kill -0 "$pid" 2>/dev/null || fail "host $1 does not run"
+    echo "$pid"
+}
+
+inside() { local k=$1; shift; nsenter --target "$(host_pid "$k")" --all -- "$@"; }
+
+host_up() {
+    local k=$1 h d up pid
+    h=$(name "$k"); d=$LAB_STATE/$h
+    mkdir -p "$d/docker" "$d/swarm" "$d/sock"
+    exec 9>"$LAB_STATE/lock"; flock 9   # making namespaces in parallel races in the kernel tools
+    if ! ip netns list | grep -qw "$h"; then
+        ip netns add "$h"
+        ip link add "h$k" netns "$UL" type veth peer name eth0 \
+            address "02:99:00:00:00:$(printf %02x "$k")" netns "$h"
+        ip -n "$UL" link set "h$k" master sw0 up
+        ip -n "$h" link set lo up
+        ip -n "$h" link set eth0 up
+        ip -n "$h" addr add "10.99.0.$k/24" dev eth0
+        ip -n "$h" route add default via 10.99.0.254
+    fi
+    flock -u 9; exec 9>&-
+    rm -f "$d"/sock/* "$d/pid" "$d/stop-dockerd" "$d/stop-daemon"
+    SWARM_BIN=$(binary)
+    export SWARM_BIN
+    ip netns exec "$h" unshare --mount --pid --fork --uts --ipc --kill-child --propagation private \
+        "$here/lab-host.sh" "host-$k" "$h" "$d" >"$d/dockerd.log" 2>&1 </dev/null &
+    up=$!
+    for _ in $(seq 600); do
+        pid=$(tr -d ' ' <"/proc/$up/task/$up/children" 2>/dev/null || true)
+        [ -n "$pid" ] && echo "$pid" >"$d/pid"
+        if [ -S "$d/sock/docker.sock" ] && [ -S "$d/sock/swarm.sock" ] &&
+            docker -H "unix://$d/sock/docker.sock" version >/dev/null 2>&1; then
+            return
+        fi
+        kill -0 "$up" 2>/dev/null || { tail -5 "$d/dockerd.log" >&2; fail "host $k did not start"; }
+        sleep 0.05
+    done
+    tail --lines=5 "$d/dockerd.log" "$d/swarm.log" >&2
+    fail "host $k: no answer from dockerd or swarm"
+}
+
+host_kill() {
+    local pid
+    pid=$(cat "$LAB_STATE/$(name "$1")/pid" 2>/dev/null) || return 0
+    kill -9 "$pid" 2>/dev/null || return 0
+    for _ in $(seq 250); do kill -0 "$pid" 2>/dev/null || break; sleep 0.02; done
+}
+
+host_off() {
+    local h cgroup; h=$(name "$1")
+    host_kill "$1"
+    # A namespace that still has a process is only unlinked and would keep the port's name.
+    ip -n "$UL" link del "h$1" 2>/dev/null || true
+    ip netns del "$h" 2>/dev/null || true
+    for cgroup in /sys/fs/cgroup/*/"$h" /sys/fs/cgroup/"$h"; do
+        [ -d "$cgroup" ] && find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
+}
+
+hosts_up() {
+    local k jobs=()
+    mkdir -p "$LAB_STATE"
+    underlay_up
+    for k in $(seq "$1"); do host_up "$k" & jobs+=($!); done
+    for k in "${jobs[@]}"; do wait "$k"; done
+}
+
+cluster_up() {
+    local n=$1 managers=$2 k token
+    hosts_up "$n"
+    inside 1 "$SWARM" init --advertise-addr 10.99.0.1 >/dev/null
+    for k in $(seq 2 "$n"); do
+        if [ "$k" -le "$managers" ]; then token=manager; else token=worker; fi
+        token=$(inside 1 "$SWARM" join-token --quiet "$token")
+        inside "$k" "$SWARM" join --token "$token" --advertise-addr "10.99.0.$k" 10.99.0.1:2377 >/dev/null
+    done
+    inside 1 "$SWARM" node ls
+}
+
+process_of() {
+    case "$1" in daemon) echo swarm ;; dockerd) echo dockerd ;; *) fail "what is a '$1'? host, daemon or dockerd" ;; esac
+}
+
+down() {
+    local d
+    for d in "$LAB_STATE"/swl-h*; do
+        [ -d "$d" ] && host_off "${d##*swl-h}"
+    done
+    ip netns del "$UL" 2>/dev/null || true
+    rm -rf "$LAB_STATE"
+}
+
+SWARM=$(binary)
+command=${1:-help}; shift || true
+case "$command" in
+up)
+    n=${1:?how many hosts?}; managers=$(( n < 3 ? 1 : 3 ))
+    [ "${2:-}" = --managers ] && managers=${3:?how many managers?}
+    cluster_up "$n" "$managers" ;;
+hosts) hosts_up "${1:?how many hosts?}" ;;
+exec) k=${1:?which host?}; shift; inside "$k" "$@" ;;
+kill)
+    k=${1:?which host?}
+    case "${2:-host}" in
+    host) host_kill "$k" ;;
+    *) process=$(process_of "$2"); d=$LAB_STATE/$(name "$k"); touch "$d/stop-$2"
+       inside "$k" sh -c "kill -9 \$(cat /run/lab-$process.pid)" ;;
+    esac ;;
+stop) host_off "${1:?which host?}" ;;
+start)
+    k=${1:?which host?}
+    case "${2:-host}" in
+    host) host_up "$k" ;;
+    *) process_of "$2" >/dev/null; rm -f "$LAB_STATE/$(name "$k")/stop-$2" ;;
+    esac ;;
+cut) ip -n "$UL" link set "h${1:?which host?}" down ;;
+mend) ip -n "$UL" link set "h${1:?which host?}" up ;;
+partition)
+    ip netns exec "$UL" nft -f - <<NFT
+table bridge lab { chain cut { type filter hook forward priority 0; }; }
+add rule bridge lab cut iifname "h${1:?which hosts?}" oifname "h${2:?which hosts?}" drop
+add rule bridge lab cut iifname "h$2" oifname "h$1" drop
+NFT
+    ;;
+heal) ip netns exec "$UL" nft delete table bridge lab 2>/dev/null || true ;;
+ip) echo "10.99.0.${1:?which host?}" ;;
+log) cat "$LAB_STATE/$(name "${1:?which host?}")/${2:-swarm}.log" ;;
+load) docker -H "unix://$LAB_STATE/$(name "${1:?which host?}")/sock/docker.sock" import "${2:?tar?}" "${3:?name?}" ;;
+down) down ;;
+*) sed -n '2,20s/^# \{0,1\}//p' "$0"; [ "$command" = help ] || exit 2 ;;
+esac

@@ -1,0 +1,37 @@
+#!/bin/bash
+# Everything: the gate, unit and property tests, scenarios, the storage suite, and end to end on real Docker Engines in a
+# lab of hosts on this machine. Installs what it needs. Run as root; about half an hour on two cores from nothing.
+#
+#   scripts/test.sh            all
+#   scripts/test.sh gate|unit|engine|e2e|quickstart|compose     one part
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+part=${1:-all}
+want() { [ "$part" = all ] || [ "$part" = "$1" ]; }
+stage() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
+
+stage "tools"; install_tools
+if want gate; then
+    stage "gate"; install_cargo_deny; ./scripts/check.sh
+fi
+if want unit; then
+    stage "unit, properties, scenarios, storage, API"
+    SWARM_TEST_DOCKER='' test_runner
+fi
+if want engine || want e2e; then
+    stage "debug binary"; cargo build --locked --quiet
+fi
+if want engine; then
+    stage "contract of the real engine"; with_engine cargo test --locked --quiet --test it engine -- --test-threads=1
+fi
+if want e2e; then
+    stage "end to end on the lab"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
+fi
+if want quickstart; then
+    stage "quickstart, as a new user"; ./scripts/quickstart.sh; ./scripts/quickstart.sh --down
+fi
+if want compose; then
+    stage "hosts as containers"; ./scripts/compose-test.sh
+fi
+stage "all passed"
