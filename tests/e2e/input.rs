@@ -1,0 +1,85 @@
+//! Wrong input: every refusal says what to do, and changes nothing.
+
+use crate::lab::{IMAGE, Lab};
+
+fn refused(lab: &Lab, host: usize, arguments: &[&str], words: &[&str]) {
+    let said = lab.try_swarm(host, arguments);
+    assert!(!said.ok, "swarm {arguments:?} was accepted: {}", said.out);
+    for word in words {
+        assert!(said.err.contains(word), "swarm {arguments:?}: {word:?} is not in: {}", said.err);
+    }
+}
+
+#[test]
+fn wrong_input_is_refused_in_words() {
+    let lab = Lab::hosts(2);
+    refused(&lab, 1, &["service", "ls"], &["not a swarm manager"]);
+    refused(&lab, 1, &["init", "--advertise-addr", "eth9"], &["eth9"]);
+    lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
+    refused(&lab, 1, &["init", "--advertise-addr", "10.99.0.1"], &["already part of a swarm"]);
+    let token = lab.swarm(1, &["join-token", "--quiet", "worker"]);
+    refused(&lab, 2, &["join", "--token", "nonsense", "10.99.0.1:2377"], &["token"]);
+    refused(&lab, 2, &["join", "--token", &token, "10.99.0.1:2399"], &["10.99.0.1:2399"]);
+    let last = token.chars().last().unwrap();
+    let other = if last == '0' { '1' } else { '0' };
+    let forged = format!("{}{other}", &token[..token.len() - 1]);
+    refused(&lab, 2, &["join", "--token", &forged, "10.99.0.1:2377"], &["token"]);
+    lab.swarm(1, &["join-token", "--rotate", "--quiet", "worker"]);
+    refused(&lab, 2, &["join", "--token", &token, "10.99.0.1:2377"], &["token"]);
+    let fresh = lab.swarm(1, &["join-token", "--quiet", "worker"]);
+    assert_ne!(fresh, token);
+    lab.swarm(2, &["join", "--token", &fresh, "10.99.0.1:2377"]);
+
+    for (arguments, words) in [
+        (vec!["--name", "-x-", IMAGE], vec!["name"]),
+        (vec!["--name", "a", ""], vec!["image"]),
+        (vec!["--name", "a", "--reserve-cpu", "x", IMAGE], vec!["reserve-cpu"]),
+        (vec!["--name", "a", "--publish", "80:80", IMAGE], vec!["mode=host"]),
+        (vec!["--name", "a", "--network", "nowhere", IMAGE], vec!["nowhere"]),
+        (vec!["--name", "a", "--secret", "nothing", IMAGE], vec!["nothing"]),
+        (vec!["--name", "a", "--constraint", "node.colour~=red", IMAGE], vec!["node.colour~=red"]),
+        (vec!["--name", "a", "--mount", "type=bind,source=x,target=/y", IMAGE], vec!["mount"]),
+    ] {
+        let mut create = vec!["service", "create", "--detach"];
+        create.extend(arguments);
+        refused(&lab, 1, &create, &words);
+    }
+    assert_eq!(lab.swarm(1, &["service", "ls", "--quiet"]), "", "nothing was created");
+    lab.web(1, "web", 1, &[]);
+    refused(&lab, 1, &["service", "create", "--name", "web", IMAGE], &["already exists"]);
+    refused(&lab, 1, &["service", "inspect", "nothing"], &["nothing"]);
+    refused(&lab, 1, &["service", "scale", "web=many"], &["many"]);
+    refused(&lab, 2, &["service", "ls"], &["not a swarm manager"]);
+    refused(&lab, 1, &["leave"], &["--force"]);
+    refused(&lab, 1, &["node", "demote", "host-1"], &["last manager"]);
+}
+
+#[test]
+fn tasks_that_cannot_start_say_why() {
+    let lab = Lab::cluster(1, 1);
+    let said = |service: &str| lab.swarm(1, &["service", "ps", "--no-trunc", service]);
+    lab.swarm(1, &["service", "create", "--detach", "--name", "noimage", "nobody/nothing:1", "x"]);
+    lab.until("the image is missed", || said("noimage").to_lowercase().contains("image"));
+    lab.swarm(
+        1,
+        &["service", "create", "--detach", "--name", "greedy", "--reserve-cpu", "512", IMAGE, "x"],
+    );
+    lab.until("resources are short", || said("greedy").contains("insufficient resources"));
+    lab.swarm(
+        1,
+        &[
+            "service",
+            "create",
+            "--detach",
+            "--name",
+            "crash",
+            "--restart-condition",
+            "none",
+            IMAGE,
+            "sh",
+            "-c",
+            "exit 7",
+        ],
+    );
+    lab.until("the exit code shows", || said("crash").contains("non-zero exit (7)"));
+}

@@ -1,0 +1,250 @@
+//! A lab of hosts, and what tests ask of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The image of the tests: one static busybox.
+pub(crate) const IMAGE: &str = "swarm/test";
+
+/// Hosts 1..=n of a lab; taken down when dropped.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    hosts: usize,
+}
+
+/// What a command said.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) ok: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            ok: output.status.success(),
+            out: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            err: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn script(name: &str) -> Command {
+    let mut command = Command::new(root().join("scripts").join(name));
+    command.env("SWARM_BIN", env!("CARGO_BIN_EXE_swarm"));
+    command.env("LAB_STATE", state());
+    command
+}
+
+pub(crate) fn state() -> PathBuf {
+    PathBuf::from("/var/tmp/swarm-e2e")
+}
+
+fn lab(arguments: &[&str]) -> Said {
+    script("lab.sh").args(arguments).output().unwrap().into()
+}
+
+impl Lab {
+    /// Hosts with daemons, in no cluster.
+    pub(crate) fn hosts(hosts: usize) -> Self {
+        // What an interrupted run left behind goes first.
+        lab(&["down"]);
+        let made = lab(&["hosts", &hosts.to_string()]);
+        assert!(made.ok, "lab: {} {}", made.out, made.err);
+        let lab = Self { hosts };
+        lab.load_image();
+        lab
+    }
+
+    /// A cluster of `hosts`, of which the first `managers` are managers.
+    pub(crate) fn cluster(hosts: usize, managers: usize) -> Self {
+        let lab = Self::hosts(hosts);
+        lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
+        for host in 2..=hosts {
+            lab.join(host, if host <= managers { "manager" } else { "worker" });
+        }
+        lab.until("all nodes ready", || lab.ready() == hosts);
+        lab.until("all managers vote", || {
+            let status = lab.swarm(1, &["node", "ls", "--format", "{{.ManagerStatus}}"]);
+            let managing = status.lines().filter(|line| *line == "Leader" || *line == "Reachable");
+            managing.count() == managers
+        });
+        lab
+    }
+
+    /// Brings a host into the cluster of host 1.
+    pub(crate) fn join(&self, host: usize, role: &str) {
+        let token = self.swarm(1, &["join-token", "--quiet", role]);
+        self.swarm(host, &["join", "--token", &token, "10.99.0.1:2377"]);
+    }
+
+    fn load_image(&self) {
+        let tar = state().join("image.tar");
+        let made: Said = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{}/scripts/make-image.sh > {}", root().display(), tar.display()))
+            .output()
+            .unwrap()
+            .into();
+        assert!(made.ok, "image: {}", made.err);
+        for host in 1..=self.hosts {
+            let loaded = lab(&["load", &host.to_string(), tar.to_str().unwrap(), IMAGE]);
+            assert!(loaded.ok, "image: {}", loaded.err);
+        }
+    }
+
+    /// Runs a command inside a host.
+    pub(crate) fn exec(&self, host: usize, command: &[&str]) -> Said {
+        let mut arguments = vec!["exec".to_owned(), host.to_string()];
+        arguments.extend(command.iter().map(|&word| word.to_owned()));
+        script("lab.sh").args(arguments).output().unwrap().into()
+    }
+
+    /// Runs `swarm` inside a host; whatever it says.
+    pub(crate) fn try_swarm(&self, host: usize, arguments: &[&str]) -> Said {
+        let mut command = vec![env!("CARGO_BIN_EXE_swarm")];
+        command.extend_from_slice(arguments);
+        self.exec(host, &command)
+    }
+
+    /// Runs `swarm` inside a host; it must succeed.
+    pub(crate) fn swarm(&self, host: usize, arguments: &[&str]) -> String {
+        let said = self.try_swarm(host, arguments);
+        assert!(said.ok, "host {host}: swarm {arguments:?}: {}\n{}", said.out, said.err);
+        said.out
+    }
+
+    /// Runs the host's engine's client; it must succeed.
+    pub(crate) fn docker(&self, host: usize, arguments: &[&str]) -> String {
+        let said = self.try_docker(host, arguments);
+        assert!(said.ok, "host {host}: docker {arguments:?}: {}\n{}", said.out, said.err);
+        said.out
+    }
+
+    /// Runs the host's engine's client; whatever it says.
+    pub(crate) fn try_docker(&self, host: usize, arguments: &[&str]) -> Said {
+        let mut command = vec!["docker", "-H", "unix:///run/docker.sock"];
+        command.extend_from_slice(arguments);
+        self.exec(host, &command)
+    }
+
+    /// A lab command such as `kill`, `cut`, `partition`; it must succeed.
+    pub(crate) fn act(&self, arguments: &[&str]) {
+        let said = lab(arguments);
+        assert!(said.ok, "lab {arguments:?}: {} {}", said.out, said.err);
+    }
+
+    /// Number of nodes that are ready, as host 1 sees it.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready_by(1)
+    }
+
+    /// Number of nodes that are ready, as a host sees it.
+    pub(crate) fn ready_by(&self, host: usize) -> usize {
+        let status = self.try_swarm(host, &["node", "ls", "--format", "{{.Status}}"]);
+        status.out.lines().filter(|line| *line == "Ready").count()
+    }
+
+    /// The `REPLICAS` column of a service (`3/3`).
+    pub(crate) fn replicas(&self, by: usize, service: &str) -> String {
+        let filter = format!("name={service}");
+        self.try_swarm(by, &["service", "ls", "--filter", &filter, "--format", "{{.Replicas}}"]).out
+    }
+
+    /// Creates a service that serves its host name over HTTP, and waits until it converges.
+    pub(crate) fn web(&self, by: usize, name: &str, replicas: usize, more: &[&str]) {
+        let replicas = replicas.to_string();
+        let mut arguments = vec!["service", "create", "--name", name, "--replicas", &replicas];
+        arguments.extend_from_slice(more);
+        arguments.extend_from_slice(&[
+            IMAGE,
+            "sh",
+            "-c",
+            "hostname > /www/index.html; exec httpd -f -p 80 -h /www",
+        ]);
+        self.swarm(by, &arguments);
+    }
+
+    /// Containers of a service on a host: id and (pid, start time).
+    pub(crate) fn containers(&self, host: usize, service: &str) -> Vec<(String, String)> {
+        let filter = format!("label=com.docker.swarm.service.name={service}");
+        let ids = self.try_docker(host, &["ps", "--quiet", "--no-trunc", "--filter", &filter]).out;
+        let mut containers: Vec<_> = ids
+            .lines()
+            .map(|id| {
+                let life = "{{.State.Pid}} {{.State.StartedAt}}";
+                (id.to_owned(), self.docker(host, &["inspect", "--format", life, id]))
+            })
+            .collect();
+        containers.sort();
+        containers
+    }
+
+    /// All containers of a service on the hosts.
+    pub(crate) fn all_containers(&self, hosts: &[usize], service: &str) -> Vec<(String, String)> {
+        hosts.iter().flat_map(|host| self.containers(*host, service)).collect()
+    }
+
+    /// Addresses of running tasks of a service, by their containers on the hosts.
+    pub(crate) fn addresses(&self, hosts: &[usize], service: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for host in hosts {
+            for (id, _) in self.containers(*host, service) {
+                let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+                found.push(self.docker(*host, &["inspect", "--format", format, &id]));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What a name resolves to inside a container of a service on a host.
+    pub(crate) fn resolve(&self, host: usize, service: &str, name: &str) -> Vec<String> {
+        let Some((id, _)) = self.containers(host, service).into_iter().next() else {
+            return Vec::new();
+        };
+        let said = self.try_docker(host, &["exec", &id, "nslookup", name]);
+        // busybox prints the server first ("Address: 10.0.0.2:53"), then one line per answer.
+        let mut found: Vec<_> = said
+            .out
+            .lines()
+            .skip_while(|line| !line.starts_with("Name:"))
+            .filter_map(|line| line.strip_prefix("Address"))
+            .filter_map(|line| line.split_once(": ").map(|(_, addr)| addr.trim().to_owned()))
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Waits until something is true.
+    pub(crate) fn until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_true() {
+            if Instant::now() > deadline {
+                for host in 1..=self.hosts {
+                    let log = lab(&["log", &host.to_string()]).out;
+                    let tail: Vec<_> = log.lines().rev().take(15).collect();
+                    eprintln!("--- host {host}");
+                    tail.iter().rev().for_each(|line| eprintln!("{line}"));
+                }
+                eprintln!("{}", self.try_swarm(1, &["node", "ls"]).out);
+                panic!("did not come true: {what}");
+            }
+            sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        lab(&["down"]);
+    }
+}
