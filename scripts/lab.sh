@@ -15,13 +15,15 @@
 #   lab.sh load K TAR NAME       import a root file system as image NAME into host K
 #   lab.sh down                  remove everything that up made
 #
-# Environment: LAB_STATE (where hosts keep their disks; default /var/tmp/swarm-lab), SWARM_BIN (the binary).
+# Environment: LAB_STATE (where hosts keep their disks; default /var/tmp/swarm-lab), SWARM_BIN (the binary), LAB_NAME (prefix
+# of namespaces, so that several labs can stand side by side; default swl).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 LAB_STATE=${LAB_STATE:-/var/tmp/swarm-lab}
-UL=swl-ul
-name() { echo "swl-h$1"; }
+LAB_NAME=${LAB_NAME:-swl}
+UL=$LAB_NAME-ul
+name() { echo "$LAB_NAME-h$1"; }
 fail() { echo "lab: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "namespaces need root: run as root"
 
@@ -134,8 +136,8 @@ process_of() {
 
 down() {
     local d
-    for d in "$LAB_STATE"/swl-h*; do
-        [ -d "$d" ] && host_off "${d##*swl-h}"
+    for d in "$LAB_STATE/$LAB_NAME"-h*; do
+        [ -d "$d" ] && host_off "${d##*-h}"
     done
     ip netns del "$UL" 2>/dev/null || true
     rm -rf "$LAB_STATE"

@@ -9,8 +9,7 @@ use crate::lab::{IMAGE, Lab, Said};
 const CLIENTS: [&str; 3] = ["/usr/bin/docker", "/usr/local/bin/docker", "/opt/docker/docker"];
 
 fn docker(client: &str, arguments: &[&str]) -> Said {
-    let socket = crate::lab::state().join("swl-h1/sock/swarm.sock");
-    let host = format!("unix://{}", socket.display());
+    let host = format!("unix://{}", crate::lab::socket(1).display());
     Command::new(client).args(["-H", &host]).args(arguments).output().unwrap().into()
 }
 

@@ -43,8 +43,16 @@ fn script(name: &str) -> Command {
     command
 }
 
+/// Where the lab's hosts keep their disks. Another folder and name let two runs stand side by side.
 pub(crate) fn state() -> PathBuf {
-    PathBuf::from("/var/tmp/swarm-e2e")
+    let dir = std::env::var_os("LAB_STATE").unwrap_or_else(|| "/var/tmp/swarm-e2e".into());
+    PathBuf::from(dir)
+}
+
+/// The API's socket of a host, as the machine sees it.
+pub(crate) fn socket(host: usize) -> PathBuf {
+    let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "swl".to_owned());
+    state().join(format!("{name}-h{host}/sock/swarm.sock"))
 }
 
 fn lab(arguments: &[&str]) -> Said {
