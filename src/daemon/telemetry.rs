@@ -37,10 +37,14 @@ pub(super) fn install(filter: &str, format: Format) -> anyhow::Result<()> {
 }
 
 /// A panic anywhere ends the process: half a manager is worse than none, and the supervisor starts
-/// a whole one.
+/// a whole one. Only what damage makes the raft log's database do is survived, and told in words.
 pub(super) fn crash_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if crate::env::disk::is_probing_panic() {
+            tracing::debug!(%panic, "the raft log makes its database panic");
+            return; // becomes an error that says what to do
+        }
         tracing::error!(%panic, "a bug: the daemon ends itself");
         print(panic);
         std::process::abort();

@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -128,22 +129,12 @@ impl SledDisk {
 
     /// Opens the database in a directory, or makes it.
     ///
-    /// sled panics on some damage instead of returning an error; such a panic is caught here and is
-    /// [`OpenError::Damaged`]. It may have come from a thread of sled's own, so where a panic ends
-    /// the process, [`probe`] the directory in a child process first.
+    /// Panics on some damage, since sled does: use [`open_probed`] for what may be damaged.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         super::files::private_dir(dir)?;
-        let opened = std::panic::catch_unwind(|| Self::open_unguarded(dir));
-        match opened {
-            Ok(result) => result,
-            Err(panic) => Err(OpenError::Damaged(panic_text(&*panic))),
-        }
-    }
-
-    fn open_unguarded(dir: &Path) -> Result<Self, OpenError> {
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(16 << 20)
@@ -243,20 +234,53 @@ impl LogDisk for SledDisk {
     }
 }
 
-/// Opens a database and reads all of it, to see whether sled survives it. Meant for a child
-/// process, since sled may panic in threads of its own.
+/// Opens a database and reads all of it, on a thread of its own, so that no damage is met later.
+///
+/// sled panics on some damage, here or in threads that it starts. Such a panic is caught and is
+/// [`OpenError::Damaged`]; a panic hook that ends the process must ask [`is_probing_panic`] first.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn probe(dir: &Path) -> Result<(), OpenError> {
-    let disk = SledDisk::open(dir)?;
-    let scanned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+pub fn open_probed(dir: &Path) -> Result<SledDisk, OpenError> {
+    let dir = dir.to_owned();
+    let probing = Probing::begin();
+    let thread = std::thread::Builder::new().name(PROBE.to_owned()).spawn(move || {
+        let disk = SledDisk::open(&dir)?;
         disk.scan(0..=u64::MAX, &mut |_| Ok(()))
-    }));
-    match scanned {
-        Ok(result) => result.map_err(|error| OpenError::Damaged(error.to_string())),
-        Err(panic) => Err(OpenError::Damaged(panic_text(&*panic))),
+            .map_err(|error| OpenError::Damaged(error.to_string()))?;
+        Ok(disk)
+    })?;
+    let opened = thread.join();
+    drop(probing);
+    opened.unwrap_or_else(|panic| Err(OpenError::Damaged(panic_text(&*panic))))
+}
+
+const PROBE: &str = "raft-probe";
+static PROBES: AtomicUsize = AtomicUsize::new(0);
+
+struct Probing;
+
+impl Probing {
+    fn begin() -> Self {
+        PROBES.fetch_add(1, Ordering::SeqCst);
+        Self
     }
+}
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        PROBES.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether a panic of the current thread is one that [`open_probed`] provokes and survives: its own,
+/// or while it runs one of sled's.
+#[must_use]
+pub fn is_probing_panic() -> bool {
+    let thread = std::thread::current();
+    let is_sleds = |name: &str| name.starts_with("sled") || name == "log flusher";
+    let name = thread.name().unwrap_or("sled");
+    name == PROBE || (is_sleds(name) && PROBES.load(Ordering::SeqCst) > 0)
 }
 
 /// Ends the process at once: nothing that was written since the last barrier may be acknowledged.
@@ -400,6 +424,29 @@ mod tests {
         assert_eq!(all(&disk), [(11, 0), (11, 1), (12, 0), (12, 1)]);
         disk.truncate_after(None).unwrap();
         assert_eq!(all(&disk), []);
+    }
+
+    #[test]
+    fn a_database_that_makes_sled_panic_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let disk = open_probed(dir.path()).unwrap();
+            disk.append((0..2_000).map(|index| record(index, 0)).collect()).unwrap();
+            disk.barrier().unwrap();
+        }
+        assert_eq!(all(&open_probed(dir.path()).unwrap()).len(), 2_000);
+        let path = dir.path().join("db");
+        let whole = std::fs::read(&path).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        let mut refused = 0;
+        for part in 0..16 {
+            let mut damaged = whole.clone();
+            damaged[used / 16 * part..][..64].fill(0x5a);
+            std::fs::write(&path, damaged).unwrap();
+            refused += usize::from(open_probed(dir.path()).is_err());
+        }
+        assert!(refused > 0);
+        assert!(!is_probing_panic());
     }
 
     #[test]

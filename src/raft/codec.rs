@@ -160,8 +160,8 @@ fn command(head: Head, rest: &mut &[u8]) -> Result<Command, CodecError> {
     let mut changes = Vec::with_capacity(head.changes.len());
     for length in head.changes {
         let bytes = cut(rest, length, WHAT)?;
-        let message = types::Change::decode(bytes).map_err(|error| damaged(WHAT, error))?;
-        changes.push(Change::try_from(message).map_err(|error| damaged(WHAT, error))?);
+        let message = types::Change::decode(bytes).map_err(|error| damaged(WHAT, &error))?;
+        changes.push(Change::try_from(message).map_err(|error| damaged(WHAT, &error))?);
     }
     Ok(Command {
         proposed_at: Timestamp(head.proposed_at),
@@ -184,14 +184,14 @@ fn membership(members: Members) -> Result<openraft::Membership<u64, RaftNode>, C
     const WHAT: &str = "a list of members";
     let mut nodes = BTreeMap::new();
     for (id, (node, addr)) in members.nodes {
-        let addr = addr.parse().map_err(|error| damaged(WHAT, error))?;
+        let addr = addr.parse().map_err(|error| damaged(WHAT, &error))?;
         nodes.insert(id, RaftNode { node: NodeId::from_bytes(node), addr });
     }
     // What is written before the first election names nobody; openraft's constructor refuses that.
     if members.configs.is_empty() {
         return Ok(openraft::Membership::default());
     }
-    openraft::Membership::new(members.configs, nodes).map_err(|error| damaged(WHAT, error))
+    openraft::Membership::new(members.configs, nodes).map_err(|error| damaged(WHAT, &error))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -212,7 +212,7 @@ pub(super) fn encode_snapshot(meta: &SnapshotMeta, state: &State) -> Result<Byte
         objects += 1;
         types::Object::from(&object)
             .encode_length_delimited(&mut body)
-            .map_err(|error| damaged("a snapshot", error))?;
+            .map_err(|error| damaged("a snapshot", &error))?;
     }
     let head = SnapshotHead {
         last: meta.last_log_id.map(Stamp::from),
@@ -243,8 +243,8 @@ pub(super) fn decode_snapshot(bytes: &[u8]) -> Result<(SnapshotMeta, State), Cod
     let mut objects = Vec::new();
     for _ in 0..head.objects {
         let message = types::Object::decode_length_delimited(&mut rest)
-            .map_err(|error| damaged(WHAT, error))?;
-        objects.push(Object::try_from(message).map_err(|error| damaged(WHAT, error))?);
+            .map_err(|error| damaged(WHAT, &error))?;
+        objects.push(Object::try_from(message).map_err(|error| damaged(WHAT, &error))?);
     }
     if !rest.is_empty() {
         return Err(damaged(WHAT, "bytes are left over"));
@@ -289,7 +289,7 @@ pub(super) fn encode_append(
     let mut entries = Vec::with_capacity(request.entries.len());
     for entry in &request.entries {
         let bytes = encode_entry(entry)?;
-        entries.push(u32::try_from(bytes.len()).map_err(|error| damaged("an entry", error))?);
+        entries.push(u32::try_from(bytes.len()).map_err(|error| damaged("an entry", &error))?);
         body.extend_from_slice(&bytes);
     }
     let head = AppendHead {
@@ -323,7 +323,7 @@ pub(super) fn decode_append(bytes: &[u8]) -> Result<AppendEntriesRequest<TypeCon
 fn put<T: Serialize>(out: &mut Vec<u8>, value: &T, what: &'static str) -> Result<(), CodecError> {
     bincode::serde::encode_into_std_write(value, out, CONFIG)
         .map(drop)
-        .map_err(|error| damaged(what, error))
+        .map_err(|error| damaged(what, &error))
 }
 
 fn get<'a, T: DeserializeOwned>(
@@ -331,7 +331,7 @@ fn get<'a, T: DeserializeOwned>(
     what: &'static str,
 ) -> Result<(T, &'a [u8]), CodecError> {
     let (value, used) =
-        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|error| damaged(what, error))?;
+        bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|error| damaged(what, &error))?;
     Ok((value, bytes.get(used..).unwrap_or_default()))
 }
 
@@ -351,7 +351,7 @@ fn cut<'a>(rest: &mut &'a [u8], length: u32, what: &'static str) -> Result<&'a [
     Ok(bytes)
 }
 
-fn damaged(what: &'static str, reason: impl ToString) -> CodecError {
+fn damaged(what: &'static str, reason: &(impl ToString + ?Sized)) -> CodecError {
     CodecError::Damaged { what, reason: reason.to_string() }
 }
 

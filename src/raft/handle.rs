@@ -1,4 +1,4 @@
-//! Starting and stopping a member, and what the leader does to the group.
+//! A running member: its store, its answers, its end, and what the leader does to the group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,43 +6,27 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Config, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::Error;
-use super::inbound::{Heard, Inbound};
+use super::inbound::Inbound;
 use super::log::Log;
-use super::machine::Machine;
-use super::peer::{Network, PeerLink};
-use super::proposer::{self, Proposer, Stamps};
-use super::record::Sealer;
-use super::replica::{self, Local, Reader};
 use super::server::Rpc;
-use super::snapshots::Snapshots;
-use super::space::Space;
-use super::store::{Leadership, Store};
+use super::store::Store;
 #[cfg(test)]
 use super::types::TypeConfig;
 use super::types::{Raft, RaftNode};
-use super::watcher::{Members, Successor, Watcher};
+use super::watcher::Members;
 use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
-use crate::env::disk::{OpenError, SledDisk};
-use crate::env::{Env, Scope, files};
+use crate::env::{Env, Scope};
 use crate::state::Change;
 use crate::wire::manager::proposals_server::ProposalsServer;
 use crate::wire::manager::raft_server::RaftServer;
 
-/// A log of this many bytes is compacted.
-const LOG_BYTES: usize = 16 << 20;
-/// A log of this many entries since the last snapshot is compacted.
-const LOG_ENTRIES: u64 = 5_000;
-/// Entries that stay behind a snapshot, for members that are a little late.
-const ENTRIES_KEPT: u64 = 500;
-/// How long another process may take to let go of the log.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long stopping may take.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// How long handing leadership over may take.
@@ -85,12 +69,12 @@ struct Member {
     settings: Settings,
     env: Env,
     raft: Raft,
-    log: Mutex<Option<Log>>,
-    closed: Mutex<Option<oneshot::Receiver<()>>>,
     store: Store,
     inbound: Inbound,
     members: watch::Receiver<Members>,
     scope: Scope,
+    /// Let go of when the member stops; the receiver tells when the disk is free.
+    log: Mutex<Option<(Log, oneshot::Receiver<()>)>>,
 }
 
 impl std::fmt::Debug for Member {
@@ -99,103 +83,22 @@ impl std::fmt::Debug for Member {
     }
 }
 
-/// Starts a member from what its folder holds. A new one waits to be added by a leader, or for
-/// [`Handle::bootstrap`].
-///
-/// # Errors
-/// [`Error`]; after [`Error::Corrupt`] this member must not be started again with this folder.
-pub async fn start(
-    settings: Settings,
-    env: Env,
-    link: Arc<dyn PeerLink>,
-    scope: &Scope,
-) -> Result<Handle, Error> {
-    let scope = scope.child("raft");
-    let stored = |error| Error::io("the folder of the raft log", error);
-    files::private_dir(&settings.dir).map_err(stored)?;
-    let space = Arc::new(Space::new(&settings.dir));
-    space.look();
-    let (log, closed) = open_log(&settings, &env, &scope).await?;
-    let snapshots =
-        Snapshots::open(settings.dir.join("snapshots"), &settings.key, Arc::clone(&env.entropy))?;
-    let machine = Machine::open(snapshots, scope.clone())?;
-    let (purged, snapshot) = (log.purged(), machine.last());
-    if purged.map(|id| id.index) > snapshot.map(|id| id.index) {
-        let what = "the snapshot that the log builds on is gone".to_owned();
-        return Err(Error::Corrupt { dir: settings.dir, what });
-    }
-    let config = config(&settings.timing)?;
-    let network = Network { link: Arc::clone(&link) };
-    let raft =
-        Raft::new(settings.raft_id.0, Arc::new(config), network, log.clone(), machine.clone())
-            .await
-            .map_err(|error| Error::Stopped(error.to_string()))?;
-    let (proposals, proposal_queue) = mpsc::channel(proposer::QUEUE);
-    let (reads, read_queue) = mpsc::channel(replica::READS);
-    let leadership = watch::Sender::new(Leadership::default());
-    let local = Arc::new(Local {
-        me: settings.raft_id,
-        env: env.clone(),
-        machine: machine.clone(),
-        link: Arc::clone(&link),
-        leadership: leadership.clone(),
-        proposals,
-        reads,
-    });
-    let heard = Arc::new(Heard::new(&env));
-    let (members, members_seen) = watch::channel(Members::default());
-    let proposer = Proposer {
-        me: settings.raft_id,
-        raft: raft.clone(),
-        machine: machine.clone(),
-        env: env.clone(),
-        space: Arc::clone(&space),
-        queue: proposal_queue,
-        time: Stamps::default(),
-    };
-    scope.spawn("propose", proposer.run());
-    let patience = settings.timing.election_max * 4;
-    let reader =
-        Reader { local: Arc::clone(&local), raft: raft.clone(), queue: read_queue, patience };
-    scope.spawn("read", reader.run());
-    let successor = Successor {
-        me: settings.raft_id,
-        raft: raft.clone(),
-        env: env.clone(),
-        link,
-        leadership: leadership.subscribe(),
-    };
-    scope.spawn("succeed", successor.run());
-    let watcher = Watcher {
-        me: settings.raft_id,
-        raft: raft.clone(),
-        machine,
-        env: env.clone(),
-        timing: settings.timing,
-        heard: Arc::clone(&heard),
-        leadership,
-        members,
-    };
-    scope.spawn("watch", watcher.run());
-    scope.spawn("space", Arc::clone(&space).watch(env.clone(), scope.clone()));
-    scope.spawn("compact", compact(raft.clone(), log.clone(), env.clone()));
-    let store = Store::new(Arc::clone(&local) as _);
-    let inbound = Inbound { raft: raft.clone(), local, space, heard };
-    let member = Member {
-        settings,
-        env,
-        raft,
-        log: Mutex::new(Some(log)),
-        closed: Mutex::new(Some(closed)),
-        store,
-        inbound,
-        members: members_seen,
-        scope,
-    };
-    Ok(Handle { member: Arc::new(member) })
-}
-
 impl Handle {
+    /// A handle to what was put together of parts.
+    pub(super) fn new(
+        settings: Settings,
+        parts: (Store, Inbound),
+        members: watch::Receiver<Members>,
+        scope: Scope,
+        log: (Log, oneshot::Receiver<()>),
+    ) -> Self {
+        let (store, inbound) = parts;
+        let (raft, env) = (inbound.raft.clone(), inbound.local.env.clone());
+        let log = Mutex::new(Some(log));
+        let member = Member { settings, env, raft, store, inbound, members, scope, log };
+        Self { member: Arc::new(member) }
+    }
+
     /// The replicated state.
     #[must_use]
     pub fn store(&self) -> Store {
@@ -235,8 +138,7 @@ impl Handle {
         let mut leadership = store.leadership();
         let elected = leadership.wait_for(|now| now.is_self);
         let elected = env.clock.timeout(Duration::from_secs(10), elected).await;
-        let elected = elected.is_ok_and(|waited| waited.is_ok());
-        if !elected {
+        if !elected.is_ok_and(|elected| elected.is_ok()) {
             return Err(Error::Stopped("it could not elect itself".to_owned()));
         }
         store.propose(None, first, Duration::from_secs(10)).await?;
@@ -308,7 +210,7 @@ impl Handle {
             return Ok(());
         }
         let mut leadership = self.member.store.leadership();
-        if !leadership.borrow_and_update().leader.is_some_and(|(leader, _)| leader == me) {
+        if leadership.borrow_and_update().leader.is_none_or(|(leader, _)| leader != me) {
             return Err(Error::NotLeader);
         }
         self.member
@@ -328,19 +230,19 @@ impl Handle {
     /// Stops the member: hands leadership over, ends every routine, lets go of the disk.
     pub async fn shutdown(self) {
         self.hand_over().await;
-        let Member { raft, scope, env, log, closed, .. } = &*self.member;
+        let Member { raft, scope, env, log, .. } = &*self.member;
         if let Err(error) = raft.shutdown().await {
             tracing::warn!(%error, "raft did not end well");
         }
         if !scope.shutdown(STOP_LIMIT).await {
             tracing::warn!("a routine of raft did not end in time");
         }
-        drop(log.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let closed = closed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(closed) = closed
-            && env.clock.timeout(STOP_LIMIT, closed).await.is_err()
-        {
-            tracing::warn!("the raft log was not closed in time");
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((log, closed)) = log {
+            drop(log);
+            if env.clock.timeout(STOP_LIMIT, closed).await.is_err() {
+                tracing::warn!("the raft log was not closed in time");
+            }
         }
     }
 
@@ -392,12 +294,12 @@ impl Handle {
 impl Handle {
     /// Stops as a killed process would, but for the disk, which is let go of.
     pub(super) async fn kill(self) {
-        let Member { raft, scope, log, closed, .. } = &*self.member;
+        let Member { raft, scope, log, .. } = &*self.member;
         raft.shutdown().await.unwrap();
         scope.shutdown(STOP_LIMIT).await;
-        drop(log.lock().unwrap().take());
-        let closed = closed.lock().unwrap().take();
-        closed.unwrap().await.unwrap();
+        let (log, closed) = log.lock().unwrap().take().unwrap();
+        drop(log);
+        closed.await.unwrap();
     }
 
     /// Makes a snapshot and drops all that it holds from the log.
@@ -421,79 +323,4 @@ impl Handle {
     ) -> openraft::alias::WatchReceiverOf<TypeConfig, openraft::RaftMetrics<TypeConfig>> {
         self.member.raft.metrics()
     }
-}
-
-/// Opens the log; another process may still be letting go of it.
-async fn open_log(
-    settings: &Settings,
-    env: &Env,
-    scope: &Scope,
-) -> Result<(Log, oneshot::Receiver<()>), Error> {
-    let until = env.clock.instant().after(LOCK_PATIENCE);
-    loop {
-        let (dir, key) = (settings.dir.clone(), settings.key);
-        let (entropy, id) = (Arc::clone(&env.entropy), settings.raft_id.0);
-        let opened = scope
-            .blocking(move || {
-                let disk = SledDisk::open(&dir.join("log")).map_err(|error| match error {
-                    OpenError::Locked => Error::Locked { dir: dir.clone() },
-                    OpenError::Damaged(what) => Error::Corrupt { dir: dir.clone(), what },
-                    OpenError::Io(error) => Error::io("the raft log", error),
-                })?;
-                Log::open(Arc::new(disk), Sealer::new(&key, entropy), id, &dir.join("floor"))
-            })
-            .await;
-        match opened {
-            Some(Err(Error::Locked { .. })) if env.clock.instant() < until => {
-                env.clock.sleep(Duration::from_millis(50)).await;
-            }
-            Some(result) => return result,
-            None => {
-                let what = "the database cannot be read".to_owned();
-                return Err(Error::Corrupt { dir: settings.dir.clone(), what });
-            }
-        }
-    }
-}
-
-/// Keeps the log short when its entries are large; openraft counts them only.
-async fn compact(raft: Raft, log: Log, env: Env) {
-    let mut asked_at = 0;
-    loop {
-        env.clock.sleep(Duration::from_secs(1)).await;
-        let bytes = log.bytes();
-        if bytes < LOG_BYTES {
-            asked_at = 0;
-            continue;
-        }
-        let snapshot = raft.metrics().borrow_watched().snapshot.map_or(0, |id| id.index);
-        let purged = log.purged().map_or(0, |id| id.index);
-        let done = if snapshot > purged && asked_at != 0 {
-            raft.trigger().purge_log(snapshot).await
-        } else {
-            asked_at = bytes;
-            raft.trigger().snapshot().await
-        };
-        if done.is_err() {
-            return;
-        }
-    }
-}
-
-fn config(timing: &Timing) -> Result<Config, Error> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let config = Config {
-        cluster_name: "swarm".to_owned(),
-        heartbeat_interval: millis(timing.raft_heartbeat),
-        election_timeout_min: millis(timing.election_min),
-        election_timeout_max: millis(timing.election_max),
-        install_snapshot_timeout: 60_000,
-        max_payload_entries: 256,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOG_ENTRIES),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
-        purge_batch_size: 256,
-        enable_pre_vote: Some(true),
-        ..Config::default()
-    };
-    config.validate().map_err(|error| Error::Stopped(error.to_string()))
 }

@@ -82,12 +82,12 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn vote(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
         self.has_space()?;
-        let ballot = codec::decode_message(payload).map_err(undecodable)?;
+        let ballot = codec::decode_message(payload).map_err(|error| undecodable(&error))?;
         let answer = match ballot {
             Ballot::Vote(request) => self.raft.vote(request).await,
             Ballot::PreVote(request) => self.raft.pre_vote(request).await,
         };
-        reply(&answer.map_err(failed)?)
+        reply(&answer.map_err(|error| failed(&error))?)
     }
 
     /// Takes entries.
@@ -95,11 +95,11 @@ impl Inbound {
     /// # Errors
     /// [`PeerError`].
     pub async fn append(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
-        let request = codec::decode_append(payload).map_err(undecodable)?;
+        let request = codec::decode_append(payload).map_err(|error| undecodable(&error))?;
         if !request.entries.is_empty() {
             self.has_space()?;
         }
-        let answer = self.raft.append_entries(request).await.map_err(failed)?;
+        let answer = self.raft.append_entries(request).await.map_err(|error| failed(&error))?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.heard.now(&self.local.env);
         }
@@ -112,12 +112,12 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn snapshot(&self, header: &[u8], data: Bytes) -> Result<Bytes, PeerError> {
         self.has_space()?;
-        let vote: Vote = codec::decode_message(header).map_err(undecodable)?;
-        let (meta, _) = codec::decode_snapshot(&data).map_err(undecodable)?;
+        let vote: Vote = codec::decode_message(header).map_err(|error| undecodable(&error))?;
+        let (meta, _) = codec::decode_snapshot(&data).map_err(|error| undecodable(&error))?;
         self.heard.now(&self.local.env);
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await;
-        reply(&answer.map_err(failed)?)
+        reply(&answer.map_err(|error| failed(&error))?)
     }
 
     /// Takes leadership over, or lets another member.
@@ -126,8 +126,8 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn transfer(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
         let request: TransferLeaderRequest<TypeConfig> =
-            codec::decode_message(payload).map_err(undecodable)?;
-        reply(&self.raft.handle_transfer_leader(request).await.map_err(failed)?)
+            codec::decode_message(payload).map_err(|error| undecodable(&error))?;
+        reply(&self.raft.handle_transfer_leader(request).await.map_err(|error| failed(&error))?)
     }
 
     /// Proposes for a follower.
@@ -175,10 +175,10 @@ fn reply<T: Serialize>(answer: &T) -> Result<Bytes, PeerError> {
     codec::encode_message(answer).map_err(|error| PeerError::Other(error.to_string()))
 }
 
-fn undecodable(error: CodecError) -> PeerError {
+fn undecodable(error: &CodecError) -> PeerError {
     PeerError::Refused(error.to_string())
 }
 
-fn failed(error: impl std::fmt::Display) -> PeerError {
+fn failed(error: &impl std::fmt::Display) -> PeerError {
     PeerError::Other(error.to_string())
 }

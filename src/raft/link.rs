@@ -68,8 +68,9 @@ impl TonicLink {
     async fn connect(&self, addr: SocketAddr) {
         let state = self.channels.connection(addr, Lane::Raft);
         loop {
-            let touched = self.channels.touch(addr, Lane::Raft).await;
-            if touched.is_ok() && *state.borrow() == ConnectionState::Connected {
+            // The answer does not matter, only that there is a connection for it to come by.
+            self.channels.touch(addr, Lane::Raft).await.ok();
+            if *state.borrow() == ConnectionState::Connected {
                 return;
             }
             self.env.clock.sleep(LOOK_AGAIN).await;
@@ -172,19 +173,23 @@ fn peer_error(addr: SocketAddr, status: &Status) -> PeerError {
     }
     let said = status.message().to_owned();
     match status.code() {
-        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+        // Said by `server` or by the gate before it; a lost connection has a source.
+        Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::NotFound
+        | Code::InvalidArgument
+        | Code::Unimplemented => PeerError::Refused(said),
+        Code::Unavailable if std::error::Error::source(status).is_none() => {
             PeerError::Refused(said)
         }
         Code::ResourceExhausted => PeerError::NoSpace(said),
         Code::DeadlineExceeded | Code::Cancelled => PeerError::Timeout,
         Code::Ok
         | Code::Unknown
-        | Code::InvalidArgument
-        | Code::NotFound
         | Code::AlreadyExists
         | Code::Aborted
         | Code::OutOfRange
-        | Code::Unimplemented
         | Code::Internal
         | Code::Unavailable
         | Code::DataLoss => PeerError::Other(said),

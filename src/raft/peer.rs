@@ -26,6 +26,9 @@ use super::types::{RaftNode, Snapshot, TypeConfig, Vote};
 use crate::domain::RaftId;
 use crate::wire::manager::{ProposeReply, ProposeRequest};
 
+/// How long a member may take to write entries down. openraft gives appends a heartbeat's time, in
+/// which a slow disk would never be done; a broken connection is noticed by its keep-alive.
+const APPEND_LIMIT: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a member that cannot be reached.
 const BACKOFF: Duration = Duration::from_millis(100);
 
@@ -155,9 +158,10 @@ impl Client {
         ballot: &Ballot,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let payload = codec::encode_message(ballot).map_err(not_coded)?;
+        let payload = codec::encode_message(ballot).map_err(|error| not_coded(&error))?;
         let answer = self.link.vote(self.peer, payload, option.hard_ttl()).await;
-        codec::decode_message(&answer.map_err(rpc_error)?).map_err(not_coded)
+        codec::decode_message(&answer.map_err(|error| rpc_error(&error))?)
+            .map_err(|error| not_coded(&error))
     }
 }
 
@@ -169,9 +173,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let payload = codec::encode_append(&rpc).map_err(not_coded)?;
-        let answer = self.link.append(self.peer, payload, option.hard_ttl()).await;
-        codec::decode_message(&answer.map_err(rpc_error)?).map_err(not_coded)
+        let payload = codec::encode_append(&rpc).map_err(|error| not_coded(&error))?;
+        let is_heartbeat = rpc.entries.is_empty();
+        let limit = if is_heartbeat { option.hard_ttl() } else { APPEND_LIMIT };
+        let answer = self.link.append(self.peer, payload, limit).await;
+        codec::decode_message(&answer.map_err(|error| rpc_error(&error))?)
+            .map_err(|error| not_coded(&error))
     }
 
     async fn vote(
@@ -197,14 +204,14 @@ impl RaftNetworkV2<TypeConfig> for Client {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let header = codec::encode_message(&vote).map_err(not_coded)?;
+        let header = codec::encode_message(&vote).map_err(|error| not_coded(&error))?;
         let sending = self.link.snapshot(self.peer, header, snapshot.snapshot, option.hard_ttl());
         let answer = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),
-            answer = sending => answer.map_err(rpc_error)?,
+            answer = sending => answer.map_err(|error| rpc_error(&error))?,
         };
-        Ok(codec::decode_message(&answer).map_err(not_coded)?)
+        Ok(codec::decode_message(&answer).map_err(|error| not_coded(&error))?)
     }
 
     async fn transfer_leader(
@@ -212,9 +219,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         req: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let payload = codec::encode_message(&req).map_err(not_coded)?;
+        let payload = codec::encode_message(&req).map_err(|error| not_coded(&error))?;
         let answer = self.link.transfer(self.peer, payload, option.hard_ttl()).await;
-        codec::decode_message(&answer.map_err(rpc_error)?).map_err(not_coded)
+        codec::decode_message(&answer.map_err(|error| rpc_error(&error))?)
+            .map_err(|error| not_coded(&error))
     }
 
     fn backoff(&self) -> Option<Backoff> {
@@ -224,10 +232,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
 /// openraft tries again at once after a network error, and after a pause when a member is
 /// unreachable; a pause is right for all of ours.
-fn rpc_error(error: PeerError) -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::new(&AnyError::new(&error)))
+fn rpc_error(error: &PeerError) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&AnyError::new(error)))
 }
 
-fn not_coded(error: CodecError) -> RPCError<TypeConfig> {
-    RPCError::Network(NetworkError::new(&AnyError::new(&error)))
+fn not_coded(error: &CodecError) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(&AnyError::new(error)))
 }

@@ -121,7 +121,7 @@ pub(super) fn scan(
             Some(entry) => return Err(entry.incomplete().into()),
             None => Pending::new(&part),
         };
-        entry.add(part)?;
+        entry.add(&part)?;
         if entry.is_complete() {
             visit(entry.parse()?)?;
         } else {
@@ -168,7 +168,7 @@ impl Pending {
         Self { index: first.index, parts: first.parts, next: 0, raw: Vec::new() }
     }
 
-    fn add(&mut self, part: Part) -> Result<(), Broken> {
+    fn add(&mut self, part: &Part) -> Result<(), Broken> {
         if part.part != self.next || part.parts != self.parts {
             return Err(self.incomplete());
         }

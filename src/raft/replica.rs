@@ -86,8 +86,7 @@ impl Local {
                 Ok(Revision(revision))
             }
             Ok(ProposeReply { outcome: Some(propose_reply::Outcome::Rejection(rejection)) }) => {
-                let rejection = Rejection::try_from(rejection);
-                Err(Missed::For(rejection.map_or(ProposeError::Unknown, ProposeError::Rejected)))
+                Err(Missed::For(ProposeError::Rejected(Rejection::from(rejection))))
             }
             Ok(ProposeReply { outcome: None }) | Err(PeerError::Timeout | PeerError::Other(_)) => {
                 Err(Missed::For(ProposeError::Unknown))

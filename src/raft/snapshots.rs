@@ -61,7 +61,7 @@ impl Snapshots {
             out.write_all(MAGIC)?;
             let last = content.len().div_ceil(PIECE).saturating_sub(1);
             for (number, piece) in content.chunks(PIECE).enumerate() {
-                let sealed = self.key.seal(&*self.entropy, &purpose(number, number == last), piece);
+                let sealed = self.key.seal(&*self.entropy, &purpose(number, last - number), piece);
                 let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
                 out.write_all(&length.to_le_bytes())?;
                 out.write_all(&sealed)?;
@@ -119,7 +119,7 @@ impl Snapshots {
             let (length, after) = rest.split_at_checked(4)?;
             let length = u32::from_le_bytes(length.try_into().ok()?);
             let (sealed, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
-            let piece = self.key.open(&purpose(number, after.is_empty()), sealed).ok()?;
+            let piece = self.key.open(&purpose(number, after.len()), sealed).ok()?;
             out.extend_from_slice(&piece);
             number += 1;
             rest = after;
@@ -128,9 +128,10 @@ impl Snapshots {
     }
 }
 
-fn purpose(number: usize, is_last: bool) -> [u8; 9] {
+/// Bound to a piece's number and to whether anything follows it.
+fn purpose(number: usize, rest: usize) -> [u8; 9] {
     let mut purpose = [0; 9];
     purpose[..8].copy_from_slice(&(number as u64).to_le_bytes());
-    purpose[8] = u8::from(is_last);
+    purpose[8] = u8::from(rest == 0);
     purpose
 }

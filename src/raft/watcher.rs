@@ -44,9 +44,9 @@ pub struct Members {
     pub voters: BTreeSet<RaftId>,
     /// Those who only receive the log, with the number of entries they are behind.
     pub learners: BTreeMap<RaftId, u64>,
-    /// Where each member is. The leader alone has
+    /// Where each member is.
     pub addrs: BTreeMap<RaftId, (NodeId, SocketAddr)>,
-    /// voters that have not been heard from for longer than an election takes. The leader's.
+    /// Voters that have not been heard from for longer than an election takes; on the leader.
     pub silent: BTreeSet<RaftId>,
 }
 
@@ -79,7 +79,7 @@ impl Watcher {
             };
             let leadership = self.leadership(&now, leading.map(|(_, since)| since));
             replace(&self.leadership, leadership);
-            replace(&self.members, self.members(&now, leadership.is_self));
+            replace(&self.members, self.members(&now));
             let woken = self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await;
             if matches!(woken, Ok(Err(_))) {
                 break;
@@ -115,7 +115,7 @@ impl Watcher {
         Leadership { is_self: leading_since.is_some() && own, ..known }
     }
 
-    fn members(&self, metrics: &Metrics, leads: bool) -> Members {
+    fn members(&self, metrics: &Metrics) -> Members {
         let membership = metrics.membership_config.membership();
         let last = metrics.last_log_index.unwrap_or_default();
         let lag = |id: u64| {
@@ -139,7 +139,7 @@ impl Watcher {
                 .collect(),
             silent: membership
                 .voter_ids()
-                .filter(|id| leads && *id != self.me.0 && is_silent(id))
+                .filter(|id| *id != self.me.0 && is_silent(id))
                 .map(RaftId)
                 .collect(),
         }

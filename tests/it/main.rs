@@ -6,4 +6,5 @@ mod dns;
 mod engine;
 mod overlay;
 mod proto;
+mod raft;
 mod upgrade;

@@ -1,0 +1,218 @@
+//! Putting a member together from its folder: log, snapshots, openraft, routines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Error;
+use super::handle::{Handle, Settings};
+use super::inbound::{Heard, Inbound};
+use super::log::Log;
+use super::machine::Machine;
+use super::peer::{Network, PeerLink};
+use super::proposer::{self, Proposal, Proposer, Stamps};
+use super::record::Sealer;
+use super::replica::{self, Local, ReadWaiter, Reader};
+use super::snapshots::Snapshots;
+use super::space::Space;
+use super::store::{Leadership, Store};
+use super::types::Raft;
+use super::watcher::{Members, Successor, Watcher};
+use crate::domain::timing::Timing;
+use crate::env::disk::{OpenError, open_probed};
+use crate::env::{Env, Scope, files};
+
+/// A log of this many bytes is compacted.
+const LOG_BYTES: usize = 16 << 20;
+/// A log of this many entries since the last snapshot is compacted.
+const LOG_ENTRIES: u64 = 5_000;
+/// Entries that stay behind a snapshot, for members that are a little late.
+const ENTRIES_KEPT: u64 = 500;
+/// How long another process may take to let go of the log.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts a member from what its folder holds. A new one waits to be added by a leader, or for
+/// [`Handle::bootstrap`].
+///
+/// # Errors
+/// [`Error`]; after [`Error::Corrupt`] this member must not be started again with this folder.
+pub async fn start(
+    settings: Settings,
+    env: Env,
+    link: Arc<dyn PeerLink>,
+    scope: &Scope,
+) -> Result<Handle, Error> {
+    let scope = scope.child("raft");
+    let stored = |error| Error::io("the folder of the raft log", error);
+    files::private_dir(&settings.dir).map_err(stored)?;
+    let space = Arc::new(Space::new(&settings.dir));
+    space.look();
+    let (log, closed) = open_log(&settings, &env, &scope).await?;
+    let machine = open_machine(&settings, &env, &scope, &log)?;
+    let config = Arc::new(config(&settings.timing)?);
+    let network = Network { link: Arc::clone(&link) };
+    let raft = Raft::new(settings.raft_id.0, config, network, log.clone(), machine.clone())
+        .await
+        .map_err(|error| Error::Stopped(error.to_string()))?;
+    let (proposals, proposal_queue) = mpsc::channel(proposer::QUEUE);
+    let (reads, read_queue) = mpsc::channel(replica::READS);
+    let (members, members_seen) = watch::channel(Members::default());
+    let local = Arc::new(Local {
+        me: settings.raft_id,
+        env: env.clone(),
+        machine,
+        link,
+        leadership: watch::Sender::new(Leadership::default()),
+        proposals,
+        reads,
+    });
+    let heard = Arc::new(Heard::new(&env));
+    let inbound = Inbound { raft: raft.clone(), local: Arc::clone(&local), space, heard };
+    let queues = Queues { proposals: proposal_queue, reads: read_queue, members };
+    spawn(&inbound, queues, &settings, &scope);
+    scope.spawn("compact", compact(raft, log.clone(), env));
+    let store = Store::new(local);
+    Ok(Handle::new(settings, (store, inbound), members_seen, scope, (log, closed)))
+}
+
+/// The ends that the routines work on.
+struct Queues {
+    proposals: mpsc::Receiver<Proposal>,
+    reads: mpsc::Receiver<ReadWaiter>,
+    members: watch::Sender<Members>,
+}
+
+/// Starts the routines.
+fn spawn(inbound: &Inbound, queues: Queues, settings: &Settings, scope: &Scope) {
+    let Inbound { raft, local, space, heard } = inbound.clone();
+    let (me, env) = (local.me, local.env.clone());
+    let proposer = Proposer {
+        me,
+        raft: raft.clone(),
+        machine: local.machine.clone(),
+        env: env.clone(),
+        space: Arc::clone(&space),
+        queue: queues.proposals,
+        time: Stamps::default(),
+    };
+    scope.spawn("propose", proposer.run());
+    let patience = settings.timing.election_max * 4;
+    let reader =
+        Reader { local: Arc::clone(&local), raft: raft.clone(), queue: queues.reads, patience };
+    scope.spawn("read", reader.run());
+    let successor = Successor {
+        me,
+        raft: raft.clone(),
+        env: env.clone(),
+        link: Arc::clone(&local.link),
+        leadership: local.leadership.subscribe(),
+    };
+    scope.spawn("succeed", successor.run());
+    let watcher = Watcher {
+        me,
+        raft,
+        machine: local.machine.clone(),
+        env: env.clone(),
+        timing: settings.timing,
+        heard,
+        leadership: local.leadership.clone(),
+        members: queues.members,
+    };
+    scope.spawn("watch", watcher.run());
+    scope.spawn("space", space.watch(env, scope.clone()));
+}
+
+/// The state machine; the log must go on where its snapshot ends.
+fn open_machine(
+    settings: &Settings,
+    env: &Env,
+    scope: &Scope,
+    log: &Log,
+) -> Result<Machine, Error> {
+    let dir = settings.dir.join("snapshots");
+    let snapshots = Snapshots::open(dir, &settings.key, Arc::clone(&env.entropy))?;
+    let machine = Machine::open(snapshots, scope.clone())?;
+    if log.purged().map(|id| id.index) > machine.last().map(|id| id.index) {
+        let what = "the snapshot that the log builds on is gone".to_owned();
+        return Err(Error::Corrupt { dir: settings.dir.clone(), what });
+    }
+    Ok(machine)
+}
+
+/// Opens the log; another process may still be letting go of it.
+async fn open_log(
+    settings: &Settings,
+    env: &Env,
+    scope: &Scope,
+) -> Result<(Log, oneshot::Receiver<()>), Error> {
+    let until = env.clock.instant().after(LOCK_PATIENCE);
+    loop {
+        let (dir, key) = (settings.dir.clone(), settings.key);
+        let (entropy, id) = (Arc::clone(&env.entropy), settings.raft_id.0);
+        let opened = scope
+            .blocking(move || {
+                let disk = open_probed(&dir.join("log")).map_err(|error| match error {
+                    OpenError::Locked => Error::Locked { dir: dir.clone() },
+                    OpenError::Damaged(what) => Error::Corrupt { dir: dir.clone(), what },
+                    OpenError::Io(error) => Error::io("the raft log", error),
+                })?;
+                Log::open(Arc::new(disk), Sealer::new(&key, entropy), id, &dir.join("floor"))
+            })
+            .await;
+        match opened {
+            Some(Err(Error::Locked { .. })) if env.clock.instant() < until => {
+                env.clock.sleep(Duration::from_millis(50)).await;
+            }
+            Some(result) => return result,
+            None => {
+                let what = "the database cannot be read".to_owned();
+                return Err(Error::Corrupt { dir: settings.dir.clone(), what });
+            }
+        }
+    }
+}
+
+/// Keeps the log short when its entries are large; openraft counts them only.
+async fn compact(raft: Raft, log: Log, env: Env) {
+    let mut asked_at = 0;
+    loop {
+        env.clock.sleep(Duration::from_secs(1)).await;
+        let bytes = log.bytes();
+        if bytes < LOG_BYTES {
+            asked_at = 0;
+            continue;
+        }
+        let snapshot = raft.metrics().borrow_watched().snapshot.map_or(0, |id| id.index);
+        let purged = log.purged().map_or(0, |id| id.index);
+        let done = if snapshot > purged && asked_at != 0 {
+            raft.trigger().purge_log(snapshot).await
+        } else {
+            asked_at = bytes;
+            raft.trigger().snapshot().await
+        };
+        if done.is_err() {
+            return;
+        }
+    }
+}
+
+fn config(timing: &Timing) -> Result<Config, Error> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "swarm".to_owned(),
+        heartbeat_interval: millis(timing.raft_heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        install_snapshot_timeout: 60_000,
+        max_payload_entries: 256,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOG_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        purge_batch_size: 256,
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| Error::Stopped(error.to_string()))
+}
