@@ -105,7 +105,7 @@ impl Version {
             "Version": env!("CARGO_PKG_VERSION"),
             "ApiVersion": "1.41",
             "Os": std::env::consts::OS,
-            "Arch": std::env::consts::ARCH,
+            "Arch": go_architecture(),
         });
         let server = shell.client.get::<Value>(&Route::new(["version"])).await;
         if self.format.is_some() {
@@ -118,6 +118,17 @@ impl Version {
             Ok(server) => Ok(shell.out.text(format_args!("\n{}", section("Server", &server)))?),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Go's name of this machine's architecture.
+const fn go_architecture() -> &'static str {
+    if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        std::env::consts::ARCH
     }
 }
 

@@ -168,7 +168,9 @@ async fn list(shell: &mut Shell, args: &ListArgs) -> anyhow::Result<()> {
     let filters = Filters::parse(&args.filters)?;
     let mut nodes: Vec<reply::Node> =
         shell.client.get(&Route::new(["nodes"]).filters(&filters)).await?;
-    nodes.sort_by(|a, b| (&a.description.hostname, &a.id).cmp(&(&b.description.hostname, &b.id)));
+    nodes.sort_by(|a, b| {
+        (&a.description.machine.hostname, &a.id).cmp(&(&b.description.machine.hostname, &b.id))
+    });
     if args.quiet {
         for node in nodes {
             shell.out.line(node.id)?;
@@ -187,11 +189,11 @@ fn row(node: &reply::Node, own: &str) -> Row {
     Row::default()
         .with("ID", node.id.as_str())
         .with("Self", node.id == own)
-        .with("Hostname", node.description.hostname.as_str())
+        .with("Hostname", node.description.machine.hostname.as_str())
         .with("Status", units::capital(&node.status.state))
         .with("Availability", units::capital(node.spec.availability.as_str()))
         .with("ManagerStatus", manager)
-        .with("EngineVersion", node.description.engine.engine_version.as_str())
+        .with("EngineVersion", node.description.machine.engine.engine_version.as_str())
         .with("TLSStatus", "Ready")
         .with_labels(&node.spec.labels)
 }
@@ -228,7 +230,7 @@ fn pretty(node: &reply::Node) -> String {
             line(format!(" - {key}={value}"));
         }
     }
-    let description = &node.description;
+    let description = &node.description.machine;
     line(format!("Hostname:              \t{}", description.hostname));
     line(format!("Joined at:             \t{}", node.created_at));
     line("Status:".to_owned());
@@ -268,6 +270,14 @@ fn pretty(node: &reply::Node) -> String {
     line(format!("Engine Version:\t\t{}", description.engine.engine_version));
     if !description.agent_version.is_empty() {
         line(format!("Agent Version:\t\t{}", description.agent_version));
+    }
+    let tls = &node.description.tls_info;
+    if !tls.trust_root.is_empty() {
+        line("TLS Info:".to_owned());
+        line(" TrustRoot:".to_owned());
+        line(tls.trust_root.clone());
+        line(format!(" Issuer Subject:\t{}", tls.cert_issuer_subject));
+        line(format!(" Issuer Public Key:\t{}", tls.cert_issuer_public_key));
     }
     text
 }

@@ -121,9 +121,19 @@ pub(crate) struct Node {
     pub(crate) version: Version,
     pub(crate) created_at: String,
     pub(crate) spec: NodeSpec,
-    pub(crate) description: Description,
+    pub(crate) description: NodeDescription,
     pub(crate) status: NodeStatus,
     pub(crate) manager_status: Option<ManagerStatus>,
+}
+
+/// What a machine says of itself, and whose certificates it trusts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeDescription {
+    #[serde(flatten)]
+    pub(crate) machine: Description,
+    #[serde(rename = "TLSInfo")]
+    pub(crate) tls_info: TlsInfo,
 }
 
 /// How a node is.
@@ -229,6 +239,14 @@ pub(crate) struct TaskStatus {
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct PortStatus {
     pub(crate) ports: Option<Vec<PortConfig>>,
+}
+
+/// A network.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Network {
+    pub(crate) id: String,
+    pub(crate) name: String,
 }
 
 /// A secret or config.

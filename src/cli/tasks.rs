@@ -98,7 +98,9 @@ impl Names {
         }
         let name = match self.client.get::<reply::Node>(&Route::new(["nodes", id])).await {
             Ok(node) if !node.spec.name.is_empty() => node.spec.name,
-            Ok(node) if !node.description.hostname.is_empty() => node.description.hostname,
+            Ok(node) if !node.description.machine.hostname.is_empty() => {
+                node.description.machine.hostname
+            }
             Ok(_) => id.to_owned(),
             Err(error) if is_not_found(&error) => id.to_owned(),
             Err(error) => return Err(error),

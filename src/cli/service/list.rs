@@ -137,11 +137,27 @@ impl Inspect {
             return rows::print_objects(&mut shell.out, self.format.as_deref(), &objects);
         }
         for object in objects {
-            let service: reply::Service = serde_json::from_str(&object)?;
+            let mut service: reply::Service = serde_json::from_str(&object)?;
+            name_networks(shell, &mut service).await?;
             shell.out.text(pretty::service(&service, crate::cli::os::now()))?;
         }
         Ok(())
     }
+}
+
+/// Puts names in the place of networks' ids.
+async fn name_networks(shell: &Shell, service: &mut reply::Service) -> anyhow::Result<()> {
+    let networks = &mut service.spec.task_template.networks;
+    if networks.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<reply::Network> = shell.client.get(&Route::new(["networks"])).await?;
+    for network in networks {
+        if let Some(found) = known.iter().find(|known| known.id == network.target) {
+            network.target.clone_from(&found.name);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -105,10 +105,10 @@ fn global(tasks: &[reply::Task], nodes: &[reply::Node], down: &BTreeSet<&str>) -
         chosen
             .iter()
             .map(|(node, task)| {
-                let name = nodes
-                    .iter()
-                    .find(|known| known.id == *node)
-                    .map_or_else(|| units::short_id(node), |known| &known.description.hostname);
+                let name = nodes.iter().find(|known| known.id == *node).map_or_else(
+                    || units::short_id(node),
+                    |known| &known.description.machine.hostname,
+                );
                 let all = tasks.iter().filter(|task| task.node_id == *node);
                 slot_picture(name.to_owned(), task, all)
             })

@@ -8,7 +8,7 @@ use clap::Args;
 use super::flags::{CommandLine, SharedFlags, command_line};
 use super::follow::{self, FollowFlags, Wish};
 use super::{create, references};
-use crate::cli::client::Route;
+use crate::cli::client::{Route, is_not_found};
 use crate::cli::reply;
 use crate::cli::shell::Shell;
 use crate::cli::values::files::FileRequest;
@@ -196,6 +196,7 @@ impl Update {
             route = route.query("rollback", "previous");
         } else {
             self.edit(&mut spec, &env::caller)?;
+            self.edit_networks(shell, &mut spec.task_template).await?;
             self.edit_references(shell, &mut spec.task_template.container_spec).await?;
         }
         let auth = self.follow.registry_auth(&spec.task_template.container_spec.image)?;
@@ -242,6 +243,20 @@ impl Update {
             + edits.config_rm.len();
         if edited != *spec || references > 0 {
             bail!("other flags may not be combined with --rollback");
+        }
+        Ok(())
+    }
+
+    /// Specs name networks by id; users by name.
+    async fn edit_networks(&self, shell: &Shell, task: &mut TaskTemplate) -> anyhow::Result<()> {
+        for name in &self.objects.network_rm {
+            let route = Route::new(["networks", name]);
+            let id = match shell.client.get::<reply::Network>(&route).await {
+                Ok(network) => network.id,
+                Err(error) if is_not_found(&error) => name.clone(),
+                Err(error) => return Err(error),
+            };
+            task.networks.retain(|network| network.target != id);
         }
         Ok(())
     }
