@@ -8,7 +8,7 @@ use super::pass::Pass;
 use crate::domain::service::VersionNumber;
 use crate::domain::task::Slot;
 use crate::domain::{
-    Meta, Service, ServiceSpec, SpecVersion, Task, TaskState, TaskStatus, Timestamp,
+    Meta, NodeId, Service, ServiceSpec, SpecVersion, Task, TaskState, TaskStatus, Timestamp,
 };
 use crate::state::ObjectKey;
 
@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) origin: Origin,
     /// Its place in the order of changes, if it changed.
     pub(super) touched: Option<u32>,
+    /// Nothing but its desired state changed.
+    pub(super) only_desired: bool,
     /// It is to be deleted.
     pub(super) gone: bool,
 }
@@ -78,6 +80,7 @@ impl Crew {
             task: Arc::clone(task),
             origin: Origin::Stored,
             touched: None,
+            only_desired: true,
             gone: false,
         };
         let mut crew = Self {
@@ -142,14 +145,24 @@ impl Crew {
     /// Whether a task runs something else than the user wants now. A difference in placement alone
     /// leaves a task where it is if its node still qualifies (Docker: `IsTaskDirty`).
     pub(super) fn is_outdated(&mut self, pass: &Pass<'_>, task: &Task) -> bool {
-        if task.spec == self.service.current {
+        self.is_outdated_on(pass, task.spec, task.node)
+    }
+
+    /// The same of a task that would run a version on a node.
+    pub(super) fn is_outdated_on(
+        &mut self,
+        pass: &Pass<'_>,
+        version: VersionNumber,
+        node: Option<NodeId>,
+    ) -> bool {
+        if version == self.service.current {
             return false;
         }
-        match self.facts(pass, task.spec).likeness {
+        match self.facts(pass, version).likeness {
             Likeness::Same => false,
             Likeness::Different => true,
             Likeness::Placement => {
-                let node = task.node.and_then(|id| pass.roster.get(id));
+                let node = node.and_then(|id| pass.roster.get(id));
                 !node.is_some_and(|node| self.facts[0].allows(node))
             }
         }
@@ -168,6 +181,7 @@ impl Crew {
     ) {
         let member = &mut self.members[member];
         change(Arc::make_mut(&mut member.task));
+        member.only_desired = false;
         if member.touched.is_none() {
             member.touched = Some(pass.touch());
         }
@@ -176,7 +190,9 @@ impl Crew {
     /// Raises the desired state of a task; does nothing if it is there already.
     pub(super) fn want(&mut self, pass: &mut Pass<'_>, member: usize, desired: TaskState) {
         if self.members[member].task.desired < desired {
+            let only_desired = self.members[member].only_desired;
             self.edit(pass, member, |task| task.desired = desired);
+            self.members[member].only_desired = only_desired;
         }
     }
 
@@ -216,6 +232,7 @@ impl Crew {
             task: Arc::new(task),
             origin: Origin::New,
             touched,
+            only_desired: false,
             gone: false,
         });
     }

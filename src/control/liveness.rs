@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Lease;
 use super::pass::Pass;
 use crate::domain::node::Reachability;
-use crate::domain::{NodeId, TaskState};
+use crate::domain::{NodeId, TaskState, Timestamp};
 use crate::state::ObjectKey;
 
 /// Tasks of a node that has been down for this long are given up (Docker: `defaultNodeDownPeriod`).
@@ -19,54 +19,66 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 const SILENT: &str = "heartbeat failure";
 const LEFT: &str = "the node's agent closed its session and did not come back";
 
+/// What was found of a node.
+struct Finding {
+    reachability: Reachability,
+    message: &'static str,
+    /// When it may be another, if nothing is heard until then.
+    until: Option<Timestamp>,
+}
+
 pub(super) fn decide(pass: &mut Pass<'_>) {
+    // Every pass looks at every node, so that one timer, the earliest, serves them all.
+    let mut next: Option<(Timestamp, NodeId)> = None;
     for place in 0..pass.roster.len() {
         let node = pass.roster.at(place);
         let (id, before, since) = (node.id, node.status.reachability, node.status.since);
-        let lease = pass.observed.leases.get(&id).copied();
-        let (after, message) = judge(pass, id, before, lease);
-        if after != before {
+        let found = judge(pass, before, pass.observed.leases.get(&id));
+        if found.reachability != before {
             let now = pass.now;
             pass.roster.edit(place, |node| {
-                node.status.reachability = after;
+                node.status.reachability = found.reachability;
                 node.status.since = now;
-                message.clone_into(&mut node.status.message);
+                found.message.clone_into(&mut node.status.message);
             });
-        } else if after == Reachability::Unreachable {
-            pass.wake(since.after(GIVE_UP_AFTER), ObjectKey::Node(id));
         }
+        let until = match found.reachability {
+            Reachability::Reachable => found.until,
+            Reachability::Unreachable if before == Reachability::Unreachable => {
+                Some(since.after(GIVE_UP_AFTER))
+            }
+            Reachability::Unreachable => Some(pass.now.after(GIVE_UP_AFTER)),
+            Reachability::Unknown => None,
+        };
+        let until = until.filter(|at| *at > pass.now).map(|at| (at, id));
+        next = next.into_iter().chain(until).min();
+    }
+    if let Some((at, id)) = next {
+        pass.wake(at, ObjectKey::Node(id));
     }
 }
 
-fn judge(
-    pass: &mut Pass<'_>,
-    id: NodeId,
-    before: Reachability,
-    lease: Option<Lease>,
-) -> (Reachability, &'static str) {
-    let timing = pass.observed.timing;
-    let key = ObjectKey::Node(id);
+fn judge(pass: &Pass<'_>, before: Reachability, lease: Option<&Lease>) -> Finding {
+    let timing = &pass.observed.timing;
     let (until, reason) = match lease {
         None => (pass.observed.tenure_started, SILENT),
         Some(Lease { closed_at: Some(closed), .. }) => (closed.after(timing.restart_grace), LEFT),
         Some(lease) => {
             let until = lease.renewed_at.after(timing.lease);
             if pass.now < until {
-                pass.wake(until, key);
-                return (Reachability::Reachable, "");
+                let until = until.max(pass.observed.tenure_started.after(timing.tenure_grace));
+                let reachability = Reachability::Reachable;
+                return Finding { reachability, message: "", until: Some(until) };
             }
             (until, SILENT)
         }
     };
     let until = until.max(pass.observed.tenure_started.after(timing.tenure_grace));
-    match before {
+    let (reachability, message) = match before {
         Reachability::Reachable if pass.now >= until => (Reachability::Unreachable, reason),
-        Reachability::Reachable => {
-            pass.wake(until, key);
-            (before, "")
-        }
-        Reachability::Unknown | Reachability::Unreachable => (before, ""),
-    }
+        Reachability::Reachable | Reachability::Unknown | Reachability::Unreachable => (before, ""),
+    };
+    Finding { reachability, message, until: Some(until) }
 }
 
 /// Whether the tasks of a node are lost for good: it was removed, or is down for too long.

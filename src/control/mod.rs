@@ -151,8 +151,14 @@ pub fn plan(view: &View, observed: &Observed, dirty: &Dirty) -> Plan {
     }
     let mut crews = dirty::crews(&pass, dirty);
     for crew in &mut crews {
-        for step in SERVICE_STEPS {
-            step(&mut pass, crew);
+        // A rollback changes what is wanted: everything is decided anew, once, as a rollback is
+        // never rolled back.
+        let mut decided = None;
+        while decided != Some(crew.service.current) {
+            decided = Some(crew.service.current);
+            for step in SERVICE_STEPS {
+                step(&mut pass, crew);
+            }
         }
     }
     for step in TASK_STEPS {

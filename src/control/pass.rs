@@ -186,6 +186,7 @@ impl Batches {
         for (_, member) in touched {
             let expect = match member.origin {
                 Origin::New => Expect::Absent,
+                Origin::Stored if member.only_desired && !member.gone => Expect::Present,
                 Origin::Stored => Expect::At(member.task.meta.revision),
             };
             if member.gone {

@@ -57,10 +57,7 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
     turns = survey(pass, crew);
     if let Some(failed) = failure(crew, &turns) {
         act(pass, crew, failed);
-        if !is_active(crew) {
-            return;
-        }
-        turns = survey(pass, crew);
+        return;
     }
     roll(pass, crew, &turns);
     turns = survey(pass, crew);

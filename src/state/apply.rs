@@ -63,6 +63,7 @@ impl Draft {
         let current = self.state.object(&key);
         let wanted = match (&current, expect) {
             (Some(current), Expect::SpecAt(_)) => object.as_users_write(current),
+            (Some(current), Expect::Present) => object.risen_from(current),
             _ => object.clone(),
         };
         if current.as_ref().is_some_and(|current| is_same(&wanted, current)) {

@@ -142,7 +142,8 @@ pub enum Expect {
     SpecAt(Revision),
     /// The system's precondition: the object last changed at this revision.
     At(Revision),
-    /// The object exists.
+    /// The object exists. A task's desired state and status then only rise, so that such a write
+    /// never fails because an agent has reported in the meantime.
     Present,
     /// None. For the system's own derived objects only.
     Any,

@@ -112,4 +112,17 @@ impl Object {
             (new, _) => new.clone(),
         }
     }
+
+    /// A write that raises what it names whatever was reported meanwhile: of a task, the higher of
+    /// both desired states and the join of both statuses.
+    pub(super) fn risen_from(&self, current: &Self) -> Self {
+        match (self, current) {
+            (Self::Task(new), Self::Task(old)) => Self::Task(Arc::new(Task {
+                desired: new.desired.max(old.desired),
+                status: new.status.clone().join(old.status.clone()),
+                ..(**new).clone()
+            })),
+            (new, _) => new.clone(),
+        }
+    }
 }

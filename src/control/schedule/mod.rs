@@ -42,9 +42,9 @@ struct Group {
 struct Counts {
     /// All live tasks.
     live: Vec<u32>,
-    /// Live tasks that run what is wanted: those that a bound on replicas counts. The old task of a
-    /// slot that is being replaced is not one of them, or start-first could never converge.
-    bounded: Vec<u32>,
+    /// Live tasks that run what is wanted, and those that do not. A bound on replicas counts each
+    /// kind apart, or start-first could never replace the old ones.
+    kinds: [Vec<u32>; 2],
     /// Failures of late.
     failures: Vec<u32>,
 }
@@ -106,16 +106,18 @@ fn groups(crew: &Crew, index: usize) -> Vec<Group> {
 
 fn count(pass: &Pass<'_>, crew: &mut Crew) -> Counts {
     let nodes = pass.roster.len();
-    let mut counts =
-        Counts { live: vec![0; nodes], bounded: vec![0; nodes], failures: vec![0; nodes] };
+    let mut counts = Counts {
+        live: vec![0; nodes],
+        kinds: [vec![0; nodes], vec![0; nodes]],
+        failures: vec![0; nodes],
+    };
     for member in 0..crew.members.len() {
         let task = Arc::clone(&crew.members[member].task);
         let Some(place) = task.node.and_then(|id| pass.roster.place(id)) else { continue };
         if crew.members[member].is_live() {
             counts.live[place] += 1;
-            if !crew.is_outdated(pass, &task) {
-                counts.bounded[place] += 1;
-            }
+            let kind = usize::from(crew.is_outdated(pass, &task));
+            counts.kinds[kind][place] += 1;
         }
         let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
         if failed && pass.now.since(task.meta.updated_at) < FAILURES_WINDOW {
@@ -139,7 +141,8 @@ fn place(
     };
     for place in places {
         let node = pass.roster.at(place);
-        let fits = refusal(node, facts, usage.at(place), counts.bounded[place]).is_none();
+        let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
+        let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
         let rank = fits.then(|| rank(usage, counts, place));
         tree.insert(facts.spread(), node, counts.live[place], rank);
     }
@@ -151,9 +154,10 @@ fn place(
             chosen = Some(place);
             usage.take(place, &facts.needs);
             counts.live[place] += 1;
-            counts.bounded[place] += 1;
             let node = pass.roster.at(place);
-            let fits = refusal(node, facts, usage.at(place), counts.bounded[place]).is_none();
+            let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
+            counts.kinds[kind][place] += 1;
+            let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
             fits.then(|| self::rank(usage, counts, place))
         });
         let Some(place) = chosen else {
@@ -201,7 +205,8 @@ fn explain(
     let mut refusals = Refusals::default();
     for (place, node) in pass.roster.iter().enumerate() {
         if group.pinned.is_none_or(|id| id == node.id) {
-            refusals.add(refusal(node, &facts, usage.at(place), counts.bounded[place]));
+            let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
+            refusals.add(refusal(node, &facts, usage.at(place), counts.kinds[kind][place]));
         }
     }
     let text = refusals.explain();
