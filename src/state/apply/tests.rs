@@ -310,17 +310,32 @@ fn tasks_only_rise() {
         placed(1, 1, 1, TaskState::Remove),
     ];
     for task in wrong {
-        let rejection = refused(&mut state, vec![put(task, Expect::Present)]);
+        let rejection = refused(&mut state, vec![put(task, Expect::Any)]);
         assert!(matches!(rejection, Rejection::Broken { .. }), "{rejection}");
     }
     let stop = Task { desired: TaskState::Shutdown, ..now };
-    done(&mut state, vec![put(stop, Expect::Present)]);
+    done(&mut state, vec![put(stop, Expect::Any)]);
     let nowhere = Task { node: None, ..placed(2, 1, 1, TaskState::Assigned) };
     assert!(refused(&mut state, vec![create(nowhere)]).to_string().contains("has a node"));
     assert!(matches!(
         refused(&mut state, vec![create(placed(2, 1, 9, TaskState::Assigned))]),
         Rejection::NotFound { kind: "node", .. }
     ));
+}
+
+#[test]
+fn a_wish_for_a_task_does_not_lose_to_a_report_made_meanwhile() {
+    let mut state = small();
+    done(&mut state, vec![create(placed(1, 1, 1, TaskState::Starting))]);
+    let read = placed(1, 1, 1, TaskState::Starting);
+    let status = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
+    let report = Change::ReportTask { task: task_id(1), node: node_id(1), status };
+    done(&mut state, vec![report]);
+    let stop = Task { desired: TaskState::Shutdown, ..read.clone() };
+    done(&mut state, vec![put(stop, Expect::Present)]);
+    done(&mut state, vec![put(read, Expect::Present)]);
+    let task = state.task(task_id(1)).unwrap();
+    assert_eq!((task.status.state, task.desired), (TaskState::Running, TaskState::Shutdown));
 }
 
 #[test]
