@@ -22,6 +22,8 @@ use crate::wire::types;
 
 /// Between two attempts to find the leader.
 const RETRY: Duration = Duration::from_millis(25);
+/// How long a leader may take to confirm that it leads, before another one is looked for.
+const CONFIRM: Duration = Duration::from_secs(1);
 /// Reads that may wait for the round before theirs.
 pub(super) const READS: usize = 4_096;
 
@@ -237,12 +239,13 @@ impl Reader {
                 return Err(ReadError::NoLeader);
             }
             let leader = leadership.borrow_and_update().leader;
+            let limit = left.min(CONFIRM);
             let index = match leader {
                 None => None,
                 Some((id, _)) if id == self.local.me => {
-                    env.clock.timeout(left, read_index(&self.raft)).await.ok().flatten()
+                    env.clock.timeout(limit, read_index(&self.raft)).await.ok().flatten()
                 }
-                Some((id, addr)) => self.local.link.read_index(Peer { id, addr }, left).await.ok(),
+                Some((id, addr)) => self.local.link.read_index(Peer { id, addr }, limit).await.ok(),
             };
             match index {
                 Some(index) => return Ok(index),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ use super::store::Leadership;
 use super::types::{Raft, TypeConfig};
 use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
+use crate::env::disk::give_up;
 use crate::env::{Env, Instant};
 
 /// Between two looks where nothing else wakes us.
@@ -71,6 +73,12 @@ impl Watcher {
         let mut leading: Option<(u64, Instant)> = None;
         loop {
             let now = metrics.borrow_and_update().clone();
+            match &now.running_state {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => break,
+                // The disk, as a rule. Half a manager is worse than none.
+                Err(error) => give_up("raft has failed", error),
+            }
             let is_leader = now.current_leader == Some(self.me.0);
             leading = match leading {
                 _ if !is_leader => None,
@@ -79,7 +87,7 @@ impl Watcher {
             };
             let leadership = self.leadership(&now, leading.map(|(_, since)| since));
             replace(&self.leadership, leadership);
-            replace(&self.members, self.members(&now));
+            replace(&self.members, self.members(&now, leading.map(|(_, since)| since)));
             let woken = self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await;
             if matches!(woken, Ok(Err(_))) {
                 break;
@@ -112,10 +120,14 @@ impl Watcher {
             .machine
             .last()
             .is_some_and(|last| last.leader_id.term == term && last.leader_id.node_id == self.me.0);
-        Leadership { is_self: leading_since.is_some() && own, ..known }
+        // openraft lets a leader that restarts lead on: until it has heard from a quorum again, there
+        // may be another one.
+        let is_alone = membership.voter_ids().count() <= 1;
+        let confirmed = is_alone || metrics.last_quorum_acked.is_some();
+        Leadership { is_self: leading_since.is_some() && own && confirmed, ..known }
     }
 
-    fn members(&self, metrics: &Metrics) -> Members {
+    fn members(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Members {
         let membership = metrics.membership_config.membership();
         let last = metrics.last_log_index.unwrap_or_default();
         let lag = |id: u64| {
@@ -123,11 +135,12 @@ impl Watcher {
             let matched = matched.flatten().map_or(0, |matched| matched.index);
             last.saturating_sub(matched)
         };
+        let leads_for = leading_since.map(|since| self.env.clock.instant().since(since));
         let is_silent = |id: &u64| {
+            let Some(leads_for) = leads_for else { return false };
             let at = metrics.heartbeat.as_ref().and_then(|all| all.get(id));
-            // None: not heard from in this tenure. The tenure's first moments are no silence.
             let silence = at.and_then(Option::as_ref).map(|at| at.elapsed());
-            silence.is_some_and(|silence| silence > self.timing.election_max)
+            silence.map_or(leads_for, |silence| silence.min(leads_for)) > self.timing.election_max
         };
         Members {
             me: Some(self.me),

@@ -351,3 +351,42 @@ async fn damage_is_refused_with_a_way_out() {
     let metrics = handle.metrics();
     assert!(metrics.borrow_watched().running_state.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_every_order_of_deaths() {
+    let cluster = Cluster::new();
+    let mut all: Vec<Option<Handle>> = cluster.three().await.into_iter().map(Some).collect();
+    let mut written = 0;
+    // Each one alone, two at once (no quorum is left), then all.
+    for dead in [vec![0], vec![1], vec![2], vec![0, 1], vec![1, 2], vec![0, 1, 2]] {
+        for round in 0..10 {
+            let through = all[round % 3].as_ref().unwrap();
+            let change = config_change(written, 3_000);
+            let store = through.store();
+            while store.propose(None, vec![change.clone()], LONG).await.is_err() {}
+            written += 1;
+        }
+        for index in &dead {
+            let number = u8::try_from(*index).unwrap() + 1;
+            cluster.kill(number, all[*index].take().unwrap()).await;
+        }
+        for index in dead {
+            let number = u8::try_from(index).unwrap() + 1;
+            all[index] = Some(cluster.start(number).await);
+        }
+        for handle in all.iter().flatten() {
+            let view = loop {
+                if let Ok(view) = handle.store().read_index(LONG).await {
+                    break view;
+                }
+            };
+            assert_eq!(configs(&view) as u64, written);
+        }
+    }
+    let [first, second, third] = [0, 1, 2].map(|index| all[index].as_ref().unwrap().store());
+    let view = first.read_index(LONG).await.unwrap();
+    for other in [second, third] {
+        let other = other.read_index(LONG).await.unwrap();
+        assert!(other.objects().eq(view.objects()));
+    }
+}
