@@ -31,7 +31,7 @@ fn wrong_input_is_refused_in_words() {
     lab.swarm(2, &["join", "--token", &fresh, "10.99.0.1:2377"]);
 
     for (arguments, words) in [
-        (vec!["--name", "-x-", IMAGE], vec!["name"]),
+        (vec!["--name=-x-", IMAGE], vec!["name"]),
         (vec!["--name", "a", ""], vec!["image"]),
         (vec!["--name", "a", "--reserve-cpu", "x", IMAGE], vec!["reserve-cpu"]),
         (vec!["--name", "a", "--publish", "80:80", IMAGE], vec!["mode=host"]),

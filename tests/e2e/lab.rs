@@ -184,11 +184,13 @@ impl Lab {
     pub(crate) fn containers(&self, host: usize, service: &str) -> Vec<(String, String)> {
         let filter = format!("label=com.docker.swarm.service.name={service}");
         let ids = self.try_docker(host, &["ps", "--quiet", "--no-trunc", "--filter", &filter]).out;
+        // A container may go between the list and the look.
         let mut containers: Vec<_> = ids
             .lines()
-            .map(|id| {
+            .filter_map(|id| {
                 let life = "{{.State.Pid}} {{.State.StartedAt}}";
-                (id.to_owned(), self.docker(host, &["inspect", "--format", life, id]))
+                let said = self.try_docker(host, &["inspect", "--format", life, id]);
+                said.ok.then(|| (id.to_owned(), said.out))
             })
             .collect();
         containers.sort();
@@ -206,7 +208,8 @@ impl Lab {
         for host in hosts {
             for (id, _) in self.containers(*host, service) {
                 let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-                found.push(self.docker(*host, &["inspect", "--format", format, &id]));
+                let said = self.try_docker(*host, &["inspect", "--format", format, &id]);
+                found.extend(said.ok.then_some(said.out));
             }
         }
         found.sort();

@@ -20,7 +20,7 @@ fn a_service_runs_everywhere_and_is_found_by_name() {
         for addr in &addresses {
             let url = format!("http://{addr}/");
             let said =
-                lab.try_docker(host, &["exec", &id, "wget", "-q", "-T", "5", "-O", "-", &url]);
+                lab.try_docker(host, &["exec", &id, "timeout", "5", "wget", "-q", "-O", "-", &url]);
             assert!(said.ok && !said.out.is_empty(), "host {host} to {addr}: {}", said.err);
         }
     }
@@ -83,7 +83,7 @@ fn global_services_drain_constraints_and_host_ports() {
     );
     for host in ["10.99.0.1", "10.99.0.2", "10.99.0.3"] {
         let url = format!("http://{host}:8088/");
-        let said = lab.exec(1, &["busybox", "wget", "-q", "-T", "5", "-O", "-", &url]);
+        let said = lab.exec(1, &["busybox", "timeout", "5", "wget", "-q", "-O", "-", &url]);
         assert_eq!(said.out, "hello", "{host}: {}", said.err);
     }
     // A task that no node can run says why, in words.
