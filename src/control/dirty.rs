@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::crew::Crew;
 use super::pass::Pass;
+use super::rest;
 use crate::domain::{NodeId, ServiceId, Timestamp};
 use crate::state::{Event, Object, ObjectKey, View};
 
@@ -90,7 +91,10 @@ impl Dirty {
 pub(super) fn crews(pass: &Pass<'_>, dirty: &Dirty) -> Vec<Crew> {
     let load = |service| Crew::load(pass, service);
     match dirty {
-        Dirty::All => pass.view.services.values().filter_map(load).collect(),
+        Dirty::All => {
+            let services = pass.view.services.values();
+            services.filter(|service| !rest::is_at_rest(pass, service)).filter_map(load).collect()
+        }
         Dirty::Some(set) => {
             let services = services(pass, set);
             services.iter().filter_map(|id| pass.view.service(*id)).filter_map(load).collect()

@@ -22,6 +22,7 @@ mod membership;
 mod pass;
 mod reap;
 mod replicated;
+mod rest;
 mod restart;
 mod schedule;
 mod update;

@@ -134,32 +134,34 @@ fn place(
     group: &mut Group,
     (facts, usage, counts): (&Facts, &mut Usage, &mut Counts),
 ) {
+    let few = group.members.len() * 8 < pass.roster.len();
     let mut tree = Tree::default();
-    let places = match group.pinned {
-        Some(id) => pass.roster.place(id).map_or(0..0, |place| place..place + 1),
-        None => 0..pass.roster.len(),
-    };
-    for place in places {
-        let node = pass.roster.at(place);
-        let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
-        let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
-        let rank = fits.then(|| rank(usage, counts, place));
-        tree.insert(facts.spread(), node, counts.live[place], rank);
+    let searched = group.pinned.is_none() && few && facts.spread().next().is_none();
+    if !searched {
+        let places = match group.pinned {
+            Some(id) => pass.roster.place(id).map_or(0..0, |place| place..place + 1),
+            None => 0..pass.roster.len(),
+        };
+        for place in places {
+            let rank = open(pass, crew, (facts, usage, counts), place);
+            tree.insert(facts.spread(), pass.roster.at(place), counts.live[place], rank);
+        }
     }
     let mut waiting = std::mem::take(&mut group.members).into_iter();
     for member in waiting.by_ref() {
         let mut chosen = None;
-        tree.take(&mut |rank: Rank| {
-            let place = rank.place;
-            chosen = Some(place);
-            usage.take(place, &facts.needs);
-            counts.live[place] += 1;
-            let node = pass.roster.at(place);
-            let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
-            counts.kinds[kind][place] += 1;
-            let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
-            fits.then(|| self::rank(usage, counts, place))
-        });
+        if searched {
+            chosen = search(pass, crew, (facts, usage, counts));
+            if let Some(place) = chosen {
+                take(pass, crew, (facts, usage, counts), place);
+            }
+        } else {
+            tree.take(&mut |rank: Rank| {
+                chosen = Some(rank.place);
+                take(pass, crew, (facts, usage, counts), rank.place);
+                open(pass, crew, (facts, usage, counts), rank.place)
+            });
+        }
         let Some(place) = chosen else {
             group.members.push(member);
             break;
@@ -167,6 +169,51 @@ fn place(
         assign(pass, crew, member, place);
     }
     group.members.extend(waiting);
+}
+
+/// The rank of a node, if it can take one more task.
+fn open(
+    pass: &Pass<'_>,
+    crew: &mut Crew,
+    (facts, usage, counts): (&Facts, &Usage, &Counts),
+    place: usize,
+) -> Option<Rank> {
+    let node = pass.roster.at(place);
+    let kind = usize::from(crew.is_outdated_on(pass, facts.number, Some(node.id)));
+    let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
+    fits.then(|| rank(usage, counts, place))
+}
+
+/// Counts one more task on a node.
+fn take(
+    pass: &Pass<'_>,
+    crew: &mut Crew,
+    (facts, usage, counts): (&Facts, &mut Usage, &mut Counts),
+    place: usize,
+) {
+    usage.take(place, &facts.needs);
+    counts.live[place] += 1;
+    let node = pass.roster.at(place).id;
+    let kind = usize::from(crew.is_outdated_on(pass, facts.number, Some(node)));
+    counts.kinds[kind][place] += 1;
+}
+
+/// The best node for one task. A few tasks do not pay for a heap of all nodes: the first node in the
+/// order of load that has none of the service cannot be beaten.
+fn search(
+    pass: &Pass<'_>,
+    crew: &mut Crew,
+    (facts, usage, counts): (&Facts, &Usage, &Counts),
+) -> Option<usize> {
+    let mut best: Option<Rank> = None;
+    for place in usage.by_tasks() {
+        let Some(rank) = open(pass, crew, (facts, usage, counts), place) else { continue };
+        best = Some(best.map_or(rank, |it| it.min(rank)));
+        if rank.failures == 0 && rank.of_service == 0 {
+            break;
+        }
+    }
+    best.map(|rank| rank.place)
 }
 
 fn rank(usage: &Usage, counts: &Counts, place: usize) -> Rank {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::filter::is_ready;
 use crate::control::allocate::REST;
 use crate::control::crew::Crew;
 use crate::control::facts::Needs;
@@ -15,6 +16,8 @@ use crate::domain::{NetworkId, ServiceId, Task, Timestamp};
 #[derive(Debug, Default)]
 pub(in crate::control) struct Usage {
     nodes: Vec<Taken>,
+    /// Nodes that take new tasks, those with the fewest tasks first.
+    order: BTreeSet<(u32, usize)>,
     resting: BTreeSet<(NetworkId, IpAddr)>,
     /// When the first of them may be used again.
     pub(in crate::control) rests_until: Option<Timestamp>,
@@ -49,7 +52,14 @@ impl Usage {
         for member in crews.iter().flat_map(|crew| &crew.members).filter(|it| !it.gone) {
             usage.add(pass, &member.task, &mut memo);
         }
+        let ready = (0..pass.roster.len()).filter(|place| is_ready(pass.roster.at(*place)));
+        usage.order = ready.map(|place| (usage.nodes[place].tasks, place)).collect();
         usage
+    }
+
+    /// Nodes that take new tasks, those with the fewest tasks first.
+    pub(super) fn by_tasks(&self) -> impl Iterator<Item = usize> + '_ {
+        self.order.iter().map(|(_, place)| *place)
     }
 
     fn add(&mut self, pass: &Pass<'_>, task: &Task, memo: &mut Memo) {
@@ -78,6 +88,9 @@ impl Usage {
     /// Counts one more live task.
     pub(super) fn take(&mut self, place: usize, needs: &Needs) {
         let taken = &mut self.nodes[place];
+        if self.order.remove(&(taken.tasks, place)) {
+            self.order.insert((taken.tasks + 1, place));
+        }
         taken.tasks += 1;
         taken.add(needs);
     }
