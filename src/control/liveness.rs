@@ -1,7 +1,7 @@
 //! Which nodes are reachable: leases against the clock.
 //!
 //! Silence means a lost node; a closed session only means a lost agent, whose host may bring it back
-//! with all its containers (ADR 0003). A new leader knows no leases yet and calls nobody down before
+//! with all its containers (ADR 0006). A new leader knows no leases yet and calls nobody down before
 //! every node had time to be heard of.
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ use crate::domain::{
 use crate::state::{Change, Expect, Object, ObjectKey, View};
 
 /// Bytes of changes in one batch, by estimate. sled moves values of 128 KiB and more out of line
-/// (docs/adr on storage), and an entry holds the envelope too.
+/// (docs/adr/0002), and an entry holds the envelope too.
 const BATCH_BYTES: usize = 80 * 1024;
 
 /// What all steps share.

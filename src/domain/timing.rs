@@ -1,4 +1,4 @@
-//! The one table of timings (ADR 0003), its order asserted.
+//! The one table of timings (docs/adr/0006), its order asserted.
 //!
 //! A manager that lost its leader lets its agents go before their leases run out; a node is called
 //! dead only after its agent had time to find another manager; a new leader grants every node more

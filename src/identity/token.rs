@@ -2,7 +2,7 @@
 //!
 //! The digest lets a joining node recognise the cluster before it shows the secret to anybody; the
 //! secret is an HMAC of role and generation under the cluster's token key, so tokens can be shown
-//! again and are rotated by counting (decision 23).
+//! again and are rotated by counting (docs/adr/0009).
 
 use super::authority;
 use crate::domain::Cluster;

@@ -1,7 +1,7 @@
 //! The group-commit: while one entry is on its way, the proposals that queue become the next one.
 //!
 //! Only the leader has something to do here. It stamps the time of each entry, so that cluster time
-//! is one clock's, and that one's steps are not believed (ADR 0004).
+//! is one clock's, and that one's steps are not believed (docs/adr/0004).
 
 use std::sync::Arc;
 use std::time::Duration;
