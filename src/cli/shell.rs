@@ -97,5 +97,5 @@ impl Out {
 
 /// Columns of the terminal as the shell exports them, or a guess that fits most.
 fn console_width() -> u16 {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(80)
 }

@@ -15,6 +15,7 @@ use crate::cli::filters::Filters;
 use crate::cli::os::{self, Moment};
 use crate::cli::reply;
 use crate::cli::shell::{Out, Screen, Shell};
+use crate::cli::text::units;
 use crate::domain::policy::UpdatePolicy;
 
 /// Between two looks, as Docker's client.
@@ -107,14 +108,16 @@ impl Look {
     /// For how long all tasks must run until the service counts as converged. While the daemon is
     /// still busy with an update its word is waited for, but not for ever.
     fn watched(&self) -> Duration {
-        let state = self.service.update_status.as_ref().map(|status| status.state.as_str());
         let policy = self.service.spec.update_config.as_ref();
         let given = policy.and_then(|policy| policy.monitor).filter(|monitor| monitor.0 > 0);
         let monitor = given.unwrap_or(UpdatePolicy::DEFAULT_MONITOR).duration();
-        match state {
-            Some("updating" | "rollback_started") => monitor + UPDATE_GRACE,
-            _ => monitor,
-        }
+        if self.unfinished() { monitor + UPDATE_GRACE } else { monitor }
+    }
+
+    /// Whether the daemon is still busy with an update.
+    fn unfinished(&self) -> bool {
+        let status = self.service.update_status.as_ref();
+        status.is_some_and(|it| matches!(it.state.as_str(), "updating" | "rollback_started"))
     }
 }
 
@@ -163,15 +166,17 @@ impl Follower {
         let status = look.service.update_status.as_ref();
         let (state, message) =
             status.map_or(("", ""), |status| (status.state.as_str(), status.message.as_str()));
+        let failed = look.picture.slots.iter().find(|slot| !slot.error.is_empty());
+        let reason = failed.map(|slot| format!(": {}", slot.error)).unwrap_or_default();
         match state {
             "updating" => self.rolled_back = None,
             "paused" => bail!(
-                "service update paused: {message}; see `swarm service ps {name}`, then correct it by \
+                "service update paused: {message}{reason}; see `swarm service ps {name}`, then correct it by \
                  `swarm service update` or return by `swarm service rollback {name}`"
             ),
             "rollback_started" => self.rolled_back = Some(message.to_owned()),
             "rollback_paused" => {
-                bail!("service rollback paused: {message}; see `swarm service ps {name}`")
+                bail!("service rollback paused: {message}{reason}; see `swarm service ps {name}`")
             }
             "rollback_completed" => {
                 // An old rollback does not concern this change.
@@ -210,7 +215,9 @@ impl Follower {
         }
         if let Some(since) = self.converged {
             let left = look.watched().saturating_sub(since.elapsed());
-            let text = if left.is_zero() {
+            let text = if look.unfinished() {
+                "verify: Waiting for the managers to finish the update...".to_owned()
+            } else if left.is_zero() {
                 format!("verify: Service {} converged", look.service.spec.name)
             } else {
                 let seconds = left.as_millis().div_ceil(1_000);
@@ -261,7 +268,8 @@ impl Display {
         }
         for (_, line) in lines {
             let line = match line {
-                Line::Text(text) => text.clone(),
+                // A line that wraps would break the count of lines to go up.
+                Line::Text(text) => units::ellipsis(text, columns.saturating_sub(1)),
                 Line::Slot(slot) => progress::bar(slot, columns),
             };
             text.push_str(&format!("\r\x1b[2K{line}\n"));

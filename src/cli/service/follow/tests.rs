@@ -171,9 +171,13 @@ fn a_service_that_comes_up_is_reported_as_by_docker() {
 #[test]
 fn a_paused_update_fails_and_names_the_next_step() {
     let paused = json!({"State": "paused", "Message": "update paused due to failure"});
-    let play = play("scale web=2", vec![service(&Value::Null), service(&paused)], vec![json!([])]);
+    let services = vec![service(&Value::Null), service(&paused)];
+    let play = play("scale web=2", services, vec![tasks("running", "rejected", "No such image")]);
     let error = play.outcome.unwrap_err().to_string();
-    assert!(error.starts_with("service update paused: update paused due to failure"), "{error}");
+    assert!(
+        error.starts_with("service update paused: update paused due to failure: No such image"),
+        "{error}"
+    );
     assert!(error.contains("swarm service rollback web"), "{error}");
 }
 
