@@ -122,7 +122,7 @@ fn split(text: &str) -> Result<(&str, u16), AddressError> {
 
 fn of_interface(name: &str, host: &[HostAddress]) -> Result<IpAddr, AddressError> {
     let mine: Vec<_> = host.iter().filter(|address| address.interface == name).collect();
-    let first = mine.iter().find(|address| address.addr.is_ipv4()).or(mine.first());
+    let first = mine.iter().find(|address| address.addr.is_ipv4()).or_else(|| mine.first());
     first.map(|address| address.addr).ok_or_else(|| {
         AddressError(format!(
             "{name:?} is neither an address nor an interface of this host that has one; `ip address` lists them"

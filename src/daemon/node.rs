@@ -350,7 +350,7 @@ impl Node {
         let listen = address::listen(&request.listen_addr, &host).map_err(invalid)?;
         let mut remotes = Vec::new();
         for text in &request.remote_addrs {
-            remotes.extend(transport::resolve(text).await.map_err(enrolment)?);
+            remotes.extend(transport::resolve(text).await.map_err(|error| enrolment(&error))?);
         }
         let first = *remotes.first().ok_or_else(|| {
             ControlError::Invalid("at least one manager's address is needed".to_owned())
@@ -367,7 +367,7 @@ impl Node {
             managers: remotes.clone(),
             availability: request.availability,
         };
-        let enrolled = enroll(&self.inner.env, &wish).await.map_err(enrolment)?;
+        let enrolled = enroll(&self.inner.env, &wish).await.map_err(|error| enrolment(&error))?;
         let NodeIdentity { cluster, node, .. } = enrolled.identity;
         let mut record = Record::new(cluster, node, advertise, listen);
         record.managers = remotes;
@@ -472,7 +472,7 @@ impl Node {
     }
 }
 
-fn invalid(error: address::AddressError) -> ControlError {
+fn invalid(error: impl std::fmt::Display) -> ControlError {
     ControlError::Invalid(error.to_string())
 }
 
@@ -480,7 +480,7 @@ pub(super) fn internal(error: impl std::fmt::Display) -> ControlError {
     ControlError::Internal(error.to_string())
 }
 
-fn enrolment(error: EnrollError) -> ControlError {
+fn enrolment(error: &EnrollError) -> ControlError {
     match error {
         EnrollError::Token(_) | EnrollError::NoAddress | EnrollError::Address { .. } => {
             ControlError::Invalid(error.to_string())

@@ -155,7 +155,7 @@ fn pick(flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str) -> PathBuf
 
 fn read_file(path: Option<&Path>) -> anyhow::Result<File> {
     const DEFAULT: &str = "/etc/swarm/config.toml";
-    let (path, required) = path.map_or((Path::new(DEFAULT), false), |path| (path, true));
+    let (path, required) = path.map_or_else(|| (Path::new(DEFAULT), false), |path| (path, true));
     match std::fs::read_to_string(path) {
         Ok(text) => {
             toml::from_str(&text).with_context(|| format!("settings file {}", path.display()))

@@ -1,10 +1,14 @@
 //! From a query to its reply, or to the decision that somebody else must answer; pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SRV};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_server::net::xfer::Protocol;
+use hickory_server::proto::op::{
+    Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
+};
+use hickory_server::proto::rr::rdata::{A, AAAA, PTR, SRV};
+use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_server::server::Request;
 
 use super::zone::{Entry, Reverse, Sight, Zone};
 
@@ -30,6 +34,15 @@ pub(super) enum Transport {
     Tcp,
 }
 
+impl Transport {
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            Self::Tcp => Protocol::Tcp,
+        }
+    }
+}
+
 /// What to do with a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -53,13 +66,16 @@ pub(super) fn decide(
     if bytes.len() < HEADER_LEN || bytes[2] & 0x80 != 0 {
         return Decision::Ignore;
     }
-    let Ok(request) = Message::from_vec(bytes) else {
+    // The port of the client plays no part in an answer.
+    let source = SocketAddr::new(client, 0);
+    let Ok(request) = Request::from_bytes(bytes.to_vec(), source, transport.protocol()) else {
         return failure(bytes, ResponseCode::FormErr);
     };
     if request.metadata.op_code != OpCode::Query {
         return failure(bytes, ResponseCode::NotImp);
     }
-    let [query] = request.queries.as_slice() else {
+    // hickory's rule is ours: exactly one question.
+    let Ok(query) = request.request_info().map(|info| info.query.original()) else {
         return failure(bytes, ResponseCode::FormErr);
     };
     let mut reply = Message::new(request.metadata.id, MessageType::Response, OpCode::Query);

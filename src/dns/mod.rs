@@ -6,8 +6,8 @@
 //! go to the host's name servers. There is no cache, no recursion of our own, no zone transfer.
 //!
 //! `zone` (pure): assignments → names · `answer` (pure): query → reply · `server`: sockets and limits ·
-//! `upstream`: forwarding. Messages are hickory's; its server is not used, as it bounds neither
-//! connections nor queries.
+//! `upstream`: forwarding. Requests and messages are hickory's; the loop of its server is not
+//! used, as it bounds neither connections nor queries.
 
 mod answer;
 mod server;

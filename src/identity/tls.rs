@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -215,7 +215,7 @@ pub fn explain(error: &std::io::Error) -> String {
 }
 
 fn provider() -> CryptoProvider {
-    ring::default_provider()
+    rustls::crypto::ring::default_provider()
 }
 
 fn time(clock: &Arc<dyn Clock>) -> Arc<dyn TimeProvider> {

@@ -88,7 +88,7 @@ impl Leader {
         let mut events = self.store.events();
         let mut members = self.raft.members();
         let base = self.env.clock.now().max(self.store.view().clock);
-        let observations = Observations::new(base, started);
+        let observations = Observations::new(base, started, self.timing);
         let mut timers = Timers::default();
         let mut dirty = Dirty::All;
         let mut full_pass_due = started.after(FULL_PASS_PERIOD);
@@ -138,7 +138,7 @@ impl Leader {
         let leases = self.leases.snapshot();
         let now = self.env.clock.instant();
         let seed = self.env.entropy.key();
-        let observed = observations.observed(now, seed, &leases, members, self.timing);
+        let observed = observations.observed(now, seed, &leases, members);
         let observed = control::Observed { now: observed.now.max(view.clock), ..observed };
         let plan = control::plan(&view, &observed, dirty);
         for (object, note) in &plan.notes {

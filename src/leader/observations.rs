@@ -12,17 +12,18 @@ use crate::domain::{NodeId, Timestamp};
 use crate::env::Instant;
 use crate::raft;
 
-/// The anchor of a tenure's time.
+/// The anchor of a tenure's time, and the waits of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observations {
     base: Timestamp,
     started: Instant,
+    timing: Timing,
 }
 
 impl Observations {
     /// A tenure that began at `started`, when it was `base`.
-    pub(super) const fn new(base: Timestamp, started: Instant) -> Self {
-        Self { base, started }
+    pub(super) const fn new(base: Timestamp, started: Instant, timing: Timing) -> Self {
+        Self { base, started, timing }
     }
 
     /// Cluster time of an instant.
@@ -47,7 +48,6 @@ impl Observations {
         seed: [u8; 32],
         leases: &BTreeMap<NodeId, LeaseEntry>,
         members: raft::Members,
-        timing: Timing,
     ) -> Observed {
         let leases = leases
             .iter()
@@ -71,7 +71,7 @@ impl Observations {
                 me: members.me,
                 silent: members.silent,
             },
-            timing,
+            timing: self.timing,
         }
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn cluster_time_follows_the_monotonic_clock_both_ways() {
         let started = Instant(Duration::from_secs(100));
-        let tenure = Observations::new(Timestamp(5_000_000_000_000), started);
+        let tenure = Observations::new(Timestamp(5_000_000_000_000), started, Timing::default());
         let later = Instant(Duration::from_secs(103));
         assert_eq!(tenure.time_of(later), Timestamp(5_003_000_000_000));
         assert_eq!(tenure.instant_of(Timestamp(5_003_000_000_000)), later);

@@ -13,18 +13,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::{
-    Container, ContainerPlan, Error, Health, Hint, LogLine, LogOptions, NetworkPlan, Phase,
-    Runtime, SwarmMode, spec, stream,
+    Container, ContainerPlan, Error, Hint, LogLine, LogOptions, NetworkPlan, Runtime, SwarmMode,
+    spec, stream,
 };
 use crate::domain::node::Description;
-use crate::domain::service::{PortConfig, Protocol, PublishMode};
 use crate::domain::{Network, NodeId, TaskId};
 use crate::env::{Env, Scope};
 
@@ -170,7 +168,7 @@ impl DockerRuntime {
                 docker.inspect_container(&id, None).await
             })
             .await?;
-        let container = container(found);
+        let container = super::docker_models::container(found);
         if let Some(container) = &container {
             self.remember(container.task, &container.id);
         }
@@ -445,59 +443,6 @@ fn classify_answer(status: u16, message: &str, act: Act) -> Error {
         _ if act == Act::Ask && status >= 500 => Error::Transient(text),
         _ => Error::Permanent(text),
     }
-}
-
-/// A container of ours as the agent sees it; `None` without our labels or state.
-fn container(found: ContainerInspectResponse) -> Option<Container> {
-    let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-    let task = spec::task_of(labels.iter())?;
-    let state = found.state?;
-    let exited = Phase::Exited {
-        code: state.exit_code.unwrap_or_default(),
-        oom_killed: state.oom_killed.unwrap_or_default(),
-    };
-    let phase = match state.status? {
-        ContainerStateStatusEnum::CREATED => Phase::Created,
-        ContainerStateStatusEnum::RUNNING
-        | ContainerStateStatusEnum::PAUSED
-        | ContainerStateStatusEnum::STOPPING
-        | ContainerStateStatusEnum::RESTARTING => {
-            Phase::Running(match state.health.and_then(|health| health.status) {
-                Some(HealthStatusEnum::STARTING) => Health::Starting,
-                Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
-                Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
-                Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::Unchecked,
-            })
-        }
-        ContainerStateStatusEnum::EXITED
-        | ContainerStateStatusEnum::DEAD
-        | ContainerStateStatusEnum::REMOVING
-        | ContainerStateStatusEnum::EMPTY => exited,
-    };
-    let ports = found.network_settings.and_then(|network| network.ports).unwrap_or_default();
-    let mut ports: Vec<_> = ports
-        .into_iter()
-        .flat_map(|(target, bindings)| {
-            bindings.unwrap_or_default().into_iter().filter_map(move |binding| {
-                let (port, protocol) = target.split_once('/')?;
-                Some(PortConfig {
-                    name: String::new(),
-                    protocol: match protocol {
-                        "udp" => Protocol::Udp,
-                        "sctp" => Protocol::Sctp,
-                        _ => Protocol::Tcp,
-                    },
-                    target_port: port.parse().ok()?,
-                    published_port: binding.host_port?.parse().ok()?,
-                    publish_mode: PublishMode::Host,
-                })
-            })
-        })
-        .collect();
-    ports.sort();
-    ports.dedup();
-    let pid = state.pid.unwrap_or_default();
-    Some(Container { id: found.id?, task, phase, pid, ports })
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! The engine's answers about itself and its networks, turned into our values. Pure.
+//! The engine's answers about itself, its networks and its containers, turned into our values. Pure.
 
 use bollard::models::{
-    Ipam, IpamConfig, LocalNodeState, NetworkCreateRequest, NetworkInspect, SystemInfo,
+    ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum, Ipam, IpamConfig,
+    LocalNodeState, NetworkCreateRequest, NetworkInspect, SystemInfo,
 };
 
-use super::{Error, NetworkPlan, SwarmMode, spec};
+use super::{Container, Error, Health, NetworkPlan, Phase, SwarmMode, spec};
 use crate::domain::Network;
 use crate::domain::node::{Description, EngineDescription, Platform, Plugin};
 use crate::domain::resources::Resources;
+use crate::domain::service::{PortConfig, Protocol, PublishMode};
 
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const MTU: &str = "com.docker.network.driver.mtu";
@@ -134,4 +136,57 @@ pub(super) fn judge(
         )));
     }
     Ok(Verdict::Replace)
+}
+
+/// A container of ours as the agent sees it; `None` without our labels or state.
+pub(super) fn container(found: ContainerInspectResponse) -> Option<Container> {
+    let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+    let task = spec::task_of(labels.iter())?;
+    let state = found.state?;
+    let exited = Phase::Exited {
+        code: state.exit_code.unwrap_or_default(),
+        oom_killed: state.oom_killed.unwrap_or_default(),
+    };
+    let phase = match state.status? {
+        ContainerStateStatusEnum::CREATED => Phase::Created,
+        ContainerStateStatusEnum::RUNNING
+        | ContainerStateStatusEnum::PAUSED
+        | ContainerStateStatusEnum::STOPPING
+        | ContainerStateStatusEnum::RESTARTING => {
+            Phase::Running(match state.health.and_then(|health| health.status) {
+                Some(HealthStatusEnum::STARTING) => Health::Starting,
+                Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
+                Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+                Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::Unchecked,
+            })
+        }
+        ContainerStateStatusEnum::EXITED
+        | ContainerStateStatusEnum::DEAD
+        | ContainerStateStatusEnum::REMOVING
+        | ContainerStateStatusEnum::EMPTY => exited,
+    };
+    let ports = found.network_settings.and_then(|network| network.ports).unwrap_or_default();
+    let mut ports: Vec<_> = ports
+        .into_iter()
+        .flat_map(|(target, bindings)| {
+            bindings.unwrap_or_default().into_iter().filter_map(move |binding| {
+                let (port, protocol) = target.split_once('/')?;
+                Some(PortConfig {
+                    name: String::new(),
+                    protocol: match protocol {
+                        "udp" => Protocol::Udp,
+                        "sctp" => Protocol::Sctp,
+                        _ => Protocol::Tcp,
+                    },
+                    target_port: port.parse().ok()?,
+                    published_port: binding.host_port?.parse().ok()?,
+                    publish_mode: PublishMode::Host,
+                })
+            })
+        })
+        .collect();
+    ports.sort();
+    ports.dedup();
+    let pid = state.pid.unwrap_or_default();
+    Some(Container { id: found.id?, task, phase, pid, ports })
 }

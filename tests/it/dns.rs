@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, Record, RecordType, rdata::A};
+use hickory_server::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_server::proto::rr::{Name, RData, Record, RecordType, rdata::A};
 use swarm::dns::{self, Handle, Settings, Sources};
 use swarm::domain::assignment::Item;
 use swarm::domain::endpoint::{Endpoint, EndpointSet};

@@ -1,3 +1,5 @@
+//! Replies to queries, byte for byte where clients look.
+
 use super::super::zone::tests::{ME, ip, set, task};
 use super::*;
 use crate::domain::assignment::Item;

@@ -1,3 +1,5 @@
+//! Names that a set of assignments makes, and who sees them.
+
 use super::*;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Plans for what a host lacks, has, and has too much of.
+
 use super::*;
 use crate::domain::Meta;
 use crate::domain::assignment::{Item, Peer};
