@@ -235,19 +235,25 @@ impl Lab {
         found
     }
 
+    /// The nodes, and the end of every host's log.
+    fn situation(&self) -> String {
+        let mut text = self.try_swarm(1, &["node", "ls"]).out;
+        for host in 1..=self.hosts {
+            let log = lab(&["log", &host.to_string()]).out;
+            let mut tail: Vec<_> = log.lines().rev().take(15).collect();
+            tail.reverse();
+            text = format!("{text}--- host {host}\n{}\n", tail.join("\n"));
+        }
+        text
+    }
+
     /// Waits until something is true.
+    #[expect(clippy::disallowed_methods, reason = "a limit for a test that fails, in real time")]
     pub(crate) fn until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !is_true() {
             if Instant::now() > deadline {
-                for host in 1..=self.hosts {
-                    let log = lab(&["log", &host.to_string()]).out;
-                    let tail: Vec<_> = log.lines().rev().take(15).collect();
-                    eprintln!("--- host {host}");
-                    tail.iter().rev().for_each(|line| eprintln!("{line}"));
-                }
-                eprintln!("{}", self.try_swarm(1, &["node", "ls"]).out);
-                panic!("did not come true: {what}");
+                panic!("did not come true: {what}\n{}", self.situation());
             }
             sleep(Duration::from_millis(200));
         }

@@ -112,24 +112,13 @@ fn global_services_drain_constraints_and_host_ports() {
 #[test]
 fn secrets_configs_health_and_logs() {
     let lab = Lab::cluster(2, 1);
-    let secret = lab.exec(
-        1,
-        &[
-            "sh",
-            "-c",
-            &format!("printf s3cret | {} secret create password -", env!("CARGO_BIN_EXE_swarm")),
-        ],
-    );
-    assert!(secret.ok, "{}", secret.err);
-    let config = lab.exec(
-        1,
-        &[
-            "sh",
-            "-c",
-            &format!("printf hello | {} config create greeting -", env!("CARGO_BIN_EXE_swarm")),
-        ],
-    );
-    assert!(config.ok, "{}", config.err);
+    let pipe = |text: &str, command: &str| {
+        let line = format!("printf {text} | {} {command} -", env!("CARGO_BIN_EXE_swarm"));
+        let said = lab.exec(1, &["sh", "-c", &line]);
+        assert!(said.ok, "{}", said.err);
+    };
+    pipe("s3cret", "secret create password");
+    pipe("hello", "config create greeting");
     lab.swarm(
         1,
         &[
