@@ -1,7 +1,7 @@
 //! A manager's side of the agent protocol; runs on every manager, reads the local view.
 //!
-//! One [`session`] per connected agent streams assignments; [`status`] batches what agents report into
-//! proposals; [`beats`] tells the leader which agents are heard from; [`logs`] brokers output. Nothing
+//! One `session` per connected agent streams assignments; `status` batches what agents report into
+//! proposals; `beats` tells the leader which agents are heard from; `logs` brokers output. Nothing
 //! here decides anything, so a change of leader drops no session. A manager that is cut off from any
 //! leader closes its sessions, so that its agents go elsewhere before their leases run out.
 

@@ -41,7 +41,7 @@ impl dyn Clock {
     /// Runs a future for at most a duration.
     ///
     /// # Errors
-    /// [`Elapsed`] when it did not complete in time; the future is dropped then.
+    /// `Elapsed` when it did not complete in time; the future is dropped then.
     pub async fn timeout<F: Future>(
         &self,
         limit: Duration,

@@ -10,7 +10,7 @@
 //! the leadership is lost. A proposal whose outcome is unknown is followed by an empty one in the
 //! same term: once that is applied, the first one is decided, too.
 //!
-//! Leader memory ([`observations`]) is lost with the tenure; the only consequence is delay.
+//! Leader memory (`observations`) is lost with the tenure; the only consequence is delay.
 
 mod leases;
 mod observations;

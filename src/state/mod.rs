@@ -1,6 +1,6 @@
 //! The replicated state machine, as a pure value.
 //!
-//! [`State`] is what every manager agrees on; [`apply`] is its only writer: total, deterministic and
+//! [`State`] is what every manager agrees on; [`apply()`] is its only writer: total, deterministic and
 //! without policy. A [`View`] is an O(1) snapshot of it for readers.
 //!
 //! Determinism: everything comes from the command and the log index. No clock (time is
