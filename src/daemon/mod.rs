@@ -1,8 +1,8 @@
 //! The composition root: puts everything together and is the only place that knows everything.
 //!
-//! [`run`] is the life of a node process: the API first (it answers before any cluster exists), then
-//! whatever the node's [`record`] says it is. [`node`] owns that part and changes it: init, join,
-//! leave, a new role. [`worker`] is what every node does, [`manager`] what managers do as well.
+//! `run` is the life of a node process: the API first (it answers before any cluster exists), then
+//! whatever the node's `record` says it is. `node` owns that part and changes it: init, join,
+//! leave, a new role. `worker` is what every node does, `manager` what managers do as well.
 
 mod address;
 mod background;

@@ -6,8 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What other people's crates log is worth a line only when something is wrong.
 const QUIET: &str = "openraft=error,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn,rustls=warn,\
-                     hickory_server=error,hickory_proto=error,hickory_resolver=error,\
-                     hickory_net=error,netlink_proto=warn,netlink_packet_route=error,bollard=warn";
+                     hickory_server=error,hickory_proto=error,hickory_net=error,netlink_proto=warn,netlink_packet_route=error,bollard=warn";
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

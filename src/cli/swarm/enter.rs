@@ -18,11 +18,22 @@ const NODE_PORT: u16 = 2377;
 /// How a node is reached.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct AddressFlags {
-    /// Advertised address (format: <ip|interface>[:port]); found out if absent
-    #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
+    /// Where the others reach this node.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "",
+        hide_default_value = true,
+        help = "Advertised address (format: <ip|interface>[:port]); found out if absent"
+    )]
     pub(crate) advertise_addr: String,
-    /// Listen address (format: <ip|interface>[:port])
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:2377")]
+    /// Where this node listens for the others.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "0.0.0.0:2377",
+        help = "Listen address (format: <ip|interface>[:port])"
+    )]
     pub(crate) listen_addr: String,
     /// Address or interface to use for data path traffic; the advertised address if absent
     #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
