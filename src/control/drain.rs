@@ -6,6 +6,7 @@ use super::crew::Crew;
 use super::liveness;
 use super::pass::Pass;
 use crate::domain::node::{Availability, Reachability};
+use crate::domain::task::Slot;
 use crate::domain::{Node, TaskState};
 
 pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
@@ -14,9 +15,14 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
         if task.status.state > TaskState::Running {
             continue;
         }
-        let (Some(id), number) = (task.node, task.spec) else { continue };
+        // A task of a global service brings its node with it before it is placed.
+        let pinned = match task.slot {
+            Slot::Node(id) => Some(id),
+            Slot::Number(_) => None,
+        };
+        let (Some(id), number) = (task.node.or(pinned), task.spec) else { continue };
         let live = task.is_live();
-        if liveness::is_given_up(pass, id) {
+        if task.node.is_some() && liveness::is_given_up(pass, id) {
             let now = pass.now;
             crew.edit(pass, place, |task| {
                 task.status.state = TaskState::Orphaned;
@@ -24,7 +30,10 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
                 task.desired = task.desired.max(TaskState::Shutdown);
             });
         } else if live {
-            let facts = crew.facts(pass, number);
+            // A global service leaves the nodes that it is not wanted on any more; a placed task of
+            // another is replaced by the update if its spec has changed.
+            let judged_by = if pinned.is_some() { crew.service.current } else { number };
+            let facts = crew.facts(pass, judged_by);
             let stays =
                 pass.roster.get(id).is_some_and(|node| keeps_tasks(node) && facts.allows(node));
             if !stays {

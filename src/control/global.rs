@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::crew::Crew;
+use super::facts::Facts;
 use super::pass::Pass;
 use super::restart::{Standing, first_desired, standing};
 use super::schedule::is_ready;
 use crate::domain::task::Slot;
-use crate::domain::{NodeId, Timestamp};
+use crate::domain::{Node, NodeId, Timestamp};
 
 pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
     if crew.spec.replicas().is_some() || crew.service.removing {
@@ -26,7 +27,7 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
     for place in 0..pass.roster.len() {
         let node = pass.roster.at(place);
         let id = node.id;
-        if !(is_ready(node) && facts.allows(node) && facts.runs_on(node)) {
+        if !qualifies(node, &facts) {
             continue;
         }
         let members = slots.get(&id).map_or(&[][..], Vec::as_slice);
@@ -38,4 +39,9 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
         let desired = first_desired(pass, crew, members, not_before);
         crew.create(pass, Slot::Node(id), desired, not_before);
     }
+}
+
+/// Whether a node gets a task of a global service now.
+pub(super) fn qualifies(node: &Node, facts: &Facts) -> bool {
+    is_ready(node) && facts.allows(node) && facts.runs_on(node)
 }

@@ -74,15 +74,18 @@ fn drop_removed(pass: &mut Pass<'_>, crew: &mut Crew, slot: Range<usize>) {
 
 /// Ended tasks of a slot beyond the limit, the oldest first. As in Docker, the limit counts the
 /// running task too, a restart policy that counts attempts keeps one task more than that, and the
-/// task that decides whether its slot stays empty is never dropped.
+/// newest task, which decides what its slot needs next, is never dropped.
 fn trim(pass: &mut Pass<'_>, crew: &mut Crew, slot: Range<usize>) {
     let limit = pass
         .view
         .cluster
         .as_ref()
         .map_or(5, |cluster| cluster.spec.orchestration.task_history_retention_limit);
-    let attempts = crew.spec.task_template.restart_policy.as_ref();
-    let attempts = attempts.and_then(|it| it.max_attempts).unwrap_or_default();
+    // The newest task is judged by the policy that it was made with.
+    let newest = slot.clone().rev().find(|place| !crew.members[*place].gone);
+    let newest = newest.map_or(crew.service.current, |place| crew.members[place].task.spec);
+    let current = attempts_of(pass, crew, crew.service.current);
+    let attempts = attempts_of(pass, crew, newest).max(current);
     let limit = match (attempts, usize::try_from(limit)) {
         (0, Err(_)) => return, // negative: keep everything
         (0, Ok(limit)) => limit,
@@ -90,8 +93,7 @@ fn trim(pass: &mut Pass<'_>, crew: &mut Crew, slot: Range<usize>) {
     };
     let kept: Vec<usize> = slot.filter(|place| !crew.members[*place].gone).collect();
     let surplus = kept.len().saturating_sub(limit);
-    let live = kept.iter().any(|place| crew.members[*place].is_live());
-    let holder = kept.iter().rev().find(|_| !live).copied();
+    let holder = kept.last().copied();
     let ended: Vec<usize> = kept
         .into_iter()
         .filter(|place| {
@@ -105,6 +107,13 @@ fn trim(pass: &mut Pass<'_>, crew: &mut Crew, slot: Range<usize>) {
         debug_assert!(ended_itself(&crew.members[place].task) || !crew.members[place].is_live());
         crew.delete(pass, place);
     }
+}
+
+/// Attempts that the restart policy of a version counts; 0 if it counts none.
+fn attempts_of(pass: &Pass<'_>, crew: &mut Crew, number: u64) -> u64 {
+    let facts = crew.facts(pass, number);
+    let policy = facts.spec.task_template.restart_policy.as_ref();
+    policy.and_then(|it| it.max_attempts).unwrap_or_default()
 }
 
 /// Spec versions that neither the service nor any of its tasks refers to.

@@ -92,7 +92,7 @@ fn is_replaced(policy: &RestartPolicy, task: &Task, earlier: &[&Task]) -> bool {
 }
 
 /// How long after its end a task's successor may start.
-pub(super) fn delay(policy: &RestartPolicy, task: &Task, earlier: &[&Task]) -> Duration {
+fn delay(policy: &RestartPolicy, task: &Task, earlier: &[&Task]) -> Duration {
     let delay = policy.delay.unwrap_or(RestartPolicy::DEFAULT_DELAY).duration();
     let started = task.not_before.max(task.meta.created_at);
     let quick = task.status.state != TaskState::Complete && ended_at(task).since(started) < QUICK;

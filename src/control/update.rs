@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::crew::{Crew, ended_itself};
+use super::global::qualifies;
 use super::pass::Pass;
-use super::restart::{self, Standing, first_desired, standing};
-use super::schedule::is_ready;
+use super::restart::{Standing, first_desired, standing};
 use crate::domain::policy::{FailureAction, RestartPolicy, UpdateOrder, UpdatePolicy};
 use crate::domain::service::{UpdateState, UpdateStatus};
 use crate::domain::task::Slot;
@@ -127,19 +127,18 @@ fn survey(pass: &Pass<'_>, crew: &mut Crew) -> Vec<Turn> {
             }
         }
         turn.is_due = turn.new.is_none()
-            && takes_turns(pass, slot)
+            && takes_turns(pass, crew, slot)
             && (!turn.old.is_empty() || is_held_outdated(pass, crew, &turn.members));
         turns.push(turn);
     }
     turns
 }
 
-/// Whether a slot can be given a new task now: a global one only while its node takes tasks.
-fn takes_turns(pass: &Pass<'_>, slot: Slot) -> bool {
-    match slot {
-        Slot::Number(_) => true,
-        Slot::Node(id) => pass.roster.get(id).is_some_and(|node| is_ready(node)),
-    }
+/// Whether a slot can be given a new task now: a global one only while its node qualifies.
+fn takes_turns(pass: &Pass<'_>, crew: &mut Crew, slot: Slot) -> bool {
+    let Slot::Node(id) = slot else { return true };
+    let facts = crew.facts(pass, crew.service.current);
+    pass.roster.get(id).is_some_and(|node| qualifies(node, &facts))
 }
 
 /// Whether a slot stays empty by an older version's policy.
@@ -222,7 +221,10 @@ fn failure(crew: &Crew, turns: &[Turn]) -> Option<TaskId> {
         .collect();
     let total = turns.iter().filter(|it| it.is_due || it.attempt.is_some()).count();
     let (failures, total) = (as_f64(failed.len()), as_f64(total));
-    let last = failed.iter().max_by_key(|task| (task.meta.updated_at, task.id))?;
+    // A failure is judged once, in the pass that finds it (`restart` then marks it as unwanted):
+    // what is known of older attempts fades with their history and must not change the verdict.
+    let news = failed.iter().filter(|task| task.desired <= TaskState::Running);
+    let last = news.max_by_key(|task| (task.meta.updated_at, task.id))?;
     (failures / total > policy.max_failure_ratio).then_some(last.id)
 }
 
@@ -339,18 +341,13 @@ fn may_try_again(pass: &mut Pass<'_>, crew: &Crew, turn: &Turn) -> bool {
     if turn.attempt.is_none() {
         return true;
     }
-    let default = RestartPolicy::default();
-    let restart = crew.spec.task_template.restart_policy.as_ref().unwrap_or(&default);
+    let policy = crew.spec.task_template.restart_policy.as_ref();
+    let delay = policy.and_then(|it| it.delay).unwrap_or(RestartPolicy::DEFAULT_DELAY);
     let current = crew.service.current;
-    let ended: Vec<&Task> = turn
-        .members
-        .iter()
-        .map(|place| &*crew.members[*place].task)
-        .filter(|task| task.spec == current && ended_itself(task))
-        .collect();
-    let Some((last, earlier)) = ended.split_last() else { return true };
-    let delay = restart::delay(restart, last, earlier);
-    pass.is_over(last.meta.updated_at, delay, crew.key())
+    let members = turn.members.iter().rev().map(|place| &*crew.members[*place].task);
+    let last = members.into_iter().find(|task| task.spec == current && ended_itself(task));
+    let Some(ended_at) = last.map(|task| task.meta.updated_at) else { return true };
+    pass.is_over(ended_at, delay.duration(), crew.key())
 }
 
 /// Ends an update when every slot has had its turn and the last ones have been watched.
