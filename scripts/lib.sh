@@ -35,7 +35,7 @@ test_runner() {
     fi
 }
 
-# Runs a command with a private Docker Engine, whose socket is in SWARM_TEST_DOCKER.
+# Runs a command with a private Docker Engine that has a busybox image; its socket is in SWARM_TEST_DOCKER.
 with_engine() {
     local dir=$SWARM_SCRATCH/engine pid status=0
     mkdir -p "$dir"
@@ -47,6 +47,7 @@ with_engine() {
         kill -0 $pid 2>/dev/null || { tail -5 "$dir/log" >&2; return 1; }
         sleep 0.05
     done
+    ./scripts/make-image.sh | docker -H "unix://$dir/docker.sock" import - busybox:latest >/dev/null
     SWARM_TEST_DOCKER="unix://$dir/docker.sock" "$@" || status=$?
     kill $pid; wait $pid || true
     rm -rf "$dir"

@@ -17,13 +17,11 @@ if want gate; then
 fi
 if want unit; then
     stage "unit, properties, scenarios, storage, API"
-    SWARM_TEST_DOCKER='' test_runner
-fi
-if want engine || want e2e; then
-    stage "debug binary"; cargo build --locked --quiet
+    test_runner
 fi
 if want engine; then
-    stage "contract of the real engine"; with_engine cargo test --locked --quiet --test it engine -- --test-threads=1
+    stage "contract of the real engine"
+    with_engine cargo test --locked --quiet --test it -- --test-threads=1 engine:: agent::
 fi
 if want e2e; then
     stage "end to end on the lab"; cargo test --locked --test e2e -- --test-threads=1 --nocapture
