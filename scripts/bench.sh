@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Measures, beside Docker Swarm on the same machine in the same run, and writes docs/BENCHMARKS.md. Run as root.
+#
+#   scripts/bench.sh [RUNS]     RUNS per figure (default 10)
+#
+# Every figure of a comparison is taken in turn (ours, theirs, ours, …) with the same client program (the stock docker CLI),
+# the same image and an Engine of its own for each; read the ratios, the absolute times are those of a noisy machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+runs=${1:-10}
+export LAB_NAME=swb LAB_STATE=/var/tmp/swarm-bench
+trap './scripts/lab.sh down >/dev/null 2>&1 || true' EXIT
+install_tools
+cargo build --locked --release --quiet
+export SWARM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/swarm
+sock() { echo "$LAB_STATE/$LAB_NAME-h$1/sock/$2.sock"; }
+swarm() { local k=$1; shift; ./scripts/lab.sh exec "$k" "$SWARM_BIN" "$@"; }
+now() { date +%s%N; }
+median() { sort -n | awk '{v[NR]=$1} END {print (NR%2) ? v[(NR+1)/2] : (v[NR/2]+v[NR/2+1])/2}'; }
+worst() { sort -n | tail -1; }
+
+# Milliseconds from the client's start to the start of the container's process. Arguments: API socket, engine socket, options.
+create_to_running() {
+    local api=$1 engine=$2 name=bench-$RANDOM-$RANDOM began id started; shift 2
+    began=$(now)
+    docker -H "unix://$api" service create --detach --no-resolve-image --name "$name" "$@" swarm/bench sleep inf >/dev/null
+    for _ in $(seq 600); do
+        id=$(docker -H "unix://$engine" ps --quiet --filter "label=com.docker.swarm.service.name=$name" | head -1)
+        [ -n "$id" ] && break
+        sleep 0.05
+    done
+    started=$(date +%s%N --date "$(docker -H "unix://$engine" inspect --format '{{.State.StartedAt}}' "$id")")
+    docker -H "unix://$api" service rm "$name" >/dev/null
+    echo $(( (started - began) / 1000000 ))
+}
+
+echo "hosts: 1-3 a cluster of ours, 4 a node of Docker Swarm" >&2
+./scripts/lab.sh down >/dev/null 2>&1 || true
+./scripts/lab.sh hosts 4
+./scripts/make-image.sh >"$LAB_STATE/image.tar"
+for k in 1 2 3 4; do ./scripts/lab.sh load $k "$LAB_STATE/image.tar" swarm/bench >/dev/null; done
+swarm 1 init --advertise-addr 10.99.0.1 >/dev/null
+docker -H "unix://$(sock 4 docker)" swarm init --advertise-addr 10.99.0.4 >/dev/null
+docker -H "unix://$(sock 4 docker)" network create --driver overlay bench >/dev/null
+host_ours=() host_theirs=() net_ours=() net_theirs=()
+for _ in $(seq "$runs"); do
+    host_ours+=("$(create_to_running "$(sock 1 swarm)" "$(sock 1 docker)" --network host)")
+    host_theirs+=("$(create_to_running "$(sock 4 docker)" "$(sock 4 docker)" --network host)")
+    net_ours+=("$(create_to_running "$(sock 1 swarm)" "$(sock 1 docker)")")
+    net_theirs+=("$(create_to_running "$(sock 4 docker)" "$(sock 4 docker)" --network bench)")
+done
+
+echo "idle and failover with three managers" >&2
+for k in 2 3; do
+    swarm $k join --token "$(swarm 1 join-token --quiet manager)" 10.99.0.1:2377 >/dev/null
+done
+managing() { swarm "$1" node ls --format '{{.ManagerStatus}}' 2>/dev/null | grep -cE 'Leader|Reachable' || true; }
+until [ "$(managing 1)" = 3 ]; do sleep 0.2; done
+pid=$(./scripts/lab.sh exec 1 cat /run/lab-swarm.pid)
+ticks() { ./scripts/lab.sh exec 1 awk '{print $14+$15}' "/proc/$pid/stat"; }
+before=$(ticks); sleep 20; after=$(ticks)
+idle=$(awk -v a="$after" -v b="$before" -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.2f", (a-b)/hz/20*100}')
+memory=$(./scripts/lab.sh exec 1 awk '/VmRSS/ {printf "%.1f", $2/1024}' "/proc/$pid/status")
+failover=()
+for run in $(seq "$runs"); do
+    for k in 1 2 3; do
+        swarm $k node ls --format '{{.Self}} {{.ManagerStatus}}' | grep -q 'true Leader' && leader=$k
+    done
+    other=$(( leader % 3 + 1 ))
+    # One client that writes again and again: a new config per write, the time of every acknowledgement.
+    ./scripts/lab.sh kill "$leader" daemon
+    began=$(now)
+    until echo x | docker -H "unix://$(sock $other swarm)" config create "f$run-$RANDOM" - >/dev/null 2>&1; do :; done
+    failover+=($(( ($(now) - began) / 1000000 )))
+    ./scripts/lab.sh start "$leader" daemon
+    until [ "$(managing "$other")" = 3 ]; do sleep 0.2; done
+done
+plan=$(cargo bench --locked --quiet --bench plan 2>/dev/null)
+
+row() { # name ours theirs
+    local a b; a=$(printf '%s\n' $2 | median); b=$(printf '%s\n' $3 | median)
+    awk -v n="$1" -v a="$a" -v b="$b" 'BEGIN {printf "| %s | %.0f ms | %.0f ms | %.2f |\n", n, a, b, b/a}'
+}
+{
+    echo "# Benchmarks"; echo
+    echo "Written by \`scripts/bench.sh $runs\` on $(date -u +%F): $(nproc) cores, $(awk -F: '/model name/ {print $2; exit}' /proc/cpuinfo | xargs), Linux $(uname -r), Docker Engine $(docker -H "unix://$(sock 1 docker)" version --format '{{.Server.Version}}'). Medians of $runs runs, taken in turn."
+    echo; echo "## Beside Docker Swarm"; echo
+    echo "| one service created, client start to process start | ours | Docker Swarm | theirs / ours |"; echo "|---|---|---|---|"
+    row "host network" "${host_ours[*]}" "${host_theirs[*]}"
+    row "own address (default network, overlay)" "${net_ours[*]}" "${net_theirs[*]}"
+    echo; echo "## By ourselves"; echo; echo "| what | figure |"; echo "|---|---|"
+    echo "| leader killed (\`kill -9\`) to next write acknowledged, client start included: median, worst of $runs | $(printf '%s\n' "${failover[@]}" | median) ms, $(printf '%s\n' "${failover[@]}" | worst) ms |"
+    echo "| idle leader of three: CPU | $idle % of a core |"
+    echo "| idle leader of three: resident memory | $memory MiB |"
+    echo "| release binary | $(awk -v b="$(stat -c %s "$SWARM_BIN")" 'BEGIN {printf "%.1f MB", b/1e6}') |"
+    echo; echo "## Planning (in process)"; echo; echo '```'; echo "$plan"; echo '```'
+} >docs/BENCHMARKS.md
+cat docs/BENCHMARKS.md
