@@ -147,7 +147,7 @@ pub enum ControlError {
     LastManager,
     /// A manager may not leave gracefully: too few would remain.
     #[error(
-        "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves {left} managers out of {of}. Without a Raft quorum your swarm will be inaccessible. The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+        "You are attempting to leave the swarm on a node that is participating as a manager. Removing this node leaves {left} managers out of {of}. Without a Raft quorum your swarm will be inaccessible. Bring the other managers back, then demote this node first with `swarm node demote`. Use `--force` to suppress this message."
     )]
     QuorumLoss {
         /// Reachable managers that would remain.
@@ -157,7 +157,7 @@ pub enum ControlError {
     },
     /// A manager that still leads or votes must be demoted first, or forced.
     #[error(
-        "You are attempting to leave the swarm on a node that is participating as a manager. The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
+        "You are attempting to leave the swarm on a node that is participating as a manager. Demote it first with `swarm node demote` on another manager; it may leave as soon as it is a worker. Use `--force` to suppress this message."
     )]
     ManagerLeave,
     /// The manager's data is locked.

@@ -285,8 +285,11 @@ impl Session {
         let Some(node) = state.node(self.peer.node) else { return Ok(()) };
         let wanted = node.spec.role;
         let in_group = node.manager.is_some_and(|part| part.membership != Membership::Removed);
-        let due = wanted != self.peer.role && (wanted == Role::Manager || !in_group);
-        if due && self.role_told != Some(wanted) {
+        // The session is as old as its certificate; `certified` is the role of the newest one.
+        let due = wanted != node.certified && (wanted == Role::Manager || !in_group);
+        if !due {
+            self.role_told = None;
+        } else if self.role_told != Some(wanted) {
             self.role_told = Some(wanted);
             let role = u32::from(wanted == Role::Manager);
             self.send(ToAgent::Role(RoleChange { role })).await?;

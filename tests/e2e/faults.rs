@@ -82,6 +82,14 @@ fn a_manager_is_promoted_demoted_and_removed() {
     };
     lab.swarm(1, &["node", "promote", "host-2", "host-3"]);
     lab.until("three managers", || managers(1) == 3 && managers(3) == 3);
+    // A manager that was promoted before is a worker again, and a manager again.
+    lab.swarm(1, &["node", "demote", "host-3"]);
+    lab.until("a worker again", || {
+        let said = lab.try_swarm(3, &["service", "ls"]);
+        managers(1) == 2 && said.err.contains("not a swarm manager")
+    });
+    lab.swarm(1, &["node", "promote", "host-3"]);
+    lab.until("three managers again", || managers(1) == 3 && managers(3) == 3);
     lab.swarm(3, &["node", "demote", "host-1"]);
     lab.until("two managers, one of them leads", || managers(2) == 2);
     lab.until("it has become a worker and may leave", || lab.try_swarm(1, &["leave"]).ok);
