@@ -23,7 +23,9 @@ down() {
     for _ in $(seq 100); do [ -S /run/swarm/swarm.sock ] || break; sleep 0.1; done
     if [ -f "$SCRATCH/dockerd.pid" ]; then
         docker -H "unix://$ENGINE" image rm --force quickstart/web >/dev/null 2>&1 || true
-        kill "$(cat "$SCRATCH/dockerd.pid")" 2>/dev/null || true
+        local pid; pid=$(cat "$SCRATCH/dockerd.pid")
+        kill "$pid" 2>/dev/null || true
+        for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     fi
     rm -rf "$SCRATCH"
     echo "quickstart: everything it made is gone"
