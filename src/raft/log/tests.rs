@@ -9,6 +9,7 @@ use openraft::vote::leader_id_adv::LeaderId;
 
 use super::*;
 use crate::env::disk::SledDisk;
+use crate::env::disk::tests::patient;
 use crate::env::{OsEntropy, Scope};
 use crate::raft::machine::Machine;
 use crate::raft::snapshots::Snapshots;
@@ -35,7 +36,7 @@ fn open(dir: &Path) -> Result<(Log, oneshot::Receiver<()>), Error> {
 }
 
 fn open_with(dir: &Path, key: &[u8; 32]) -> Result<(Log, oneshot::Receiver<()>), Error> {
-    let disk = SledDisk::open(&dir.join("log")).unwrap();
+    let disk = patient(|| SledDisk::open(&dir.join("log"))).unwrap();
     let sealer = Sealer::new(key, Arc::new(OsEntropy));
     Log::open(Arc::new(disk), sealer, 1, &dir.join("floor"))
 }
@@ -137,7 +138,7 @@ async fn a_log_that_lost_its_end_is_found_out() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 10).await;
     {
-        let disk = SledDisk::open(&dir.path().join("log")).unwrap();
+        let disk = patient(|| SledDisk::open(&dir.path().join("log"))).unwrap();
         disk.truncate_after(Some(7)).unwrap();
         disk.barrier().unwrap();
     }
@@ -153,7 +154,7 @@ async fn a_log_with_a_hole_or_another_entry_is_found_out() {
         filled(dir.path(), 10).await;
         let path: PathBuf = dir.path().join("log");
         {
-            let disk = SledDisk::open(&path).unwrap();
+            let disk = patient(|| SledDisk::open(&path)).unwrap();
             let mut records = Vec::new();
             disk.scan(0..=9, &mut |record| {
                 records.push(record);
@@ -195,7 +196,7 @@ async fn a_torn_end_above_the_floor_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 10).await;
     {
-        let disk = SledDisk::open(&dir.path().join("log")).unwrap();
+        let disk = patient(|| SledDisk::open(&dir.path().join("log"))).unwrap();
         let torn = crate::env::disk::Record { index: 10, part: 0, bytes: vec![1; 100] };
         disk.append(vec![torn]).unwrap();
         disk.barrier().unwrap();
