@@ -26,8 +26,10 @@ install_cargo_deny() {
     cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --quiet
 }
 
-# nextest where it is found, plain cargo test otherwise.
+# nextest where it is found, plain cargo test otherwise. Properties run on fixed seeds, so that a change is judged by what it
+# changed; PROPTEST_RNG_SEED=… or `env -u` explores others.
 test_runner() {
+    export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-20261121}
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --locked --lib --bins --test it --test scenarios --test tidy
     else

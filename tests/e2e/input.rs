@@ -37,7 +37,10 @@ fn wrong_input_is_refused_in_words() {
         (vec!["--name", "a", "--publish", "80:80", IMAGE], vec!["mode=host"]),
         (vec!["--name", "a", "--network", "nowhere", IMAGE], vec!["nowhere"]),
         (vec!["--name", "a", "--secret", "nothing", IMAGE], vec!["nothing"]),
-        (vec!["--name", "a", "--constraint", "node.colour~=red", IMAGE], vec!["node.colour~=red"]),
+        (
+            vec!["--name", "a", "--constraint", "node.colour~=red", IMAGE],
+            vec!["Placement.Constraints", "=="],
+        ),
         (vec!["--name", "a", "--mount", "type=bind,source=x,target=/y", IMAGE], vec!["mount"]),
     ] {
         let mut create = vec!["service", "create", "--detach"];
