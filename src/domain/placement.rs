@@ -46,9 +46,14 @@ pub struct SpreadOver {
     pub spread_descriptor: String,
 }
 
+/// The form of a constraint and every key it can have, for those who gave something else.
+const FORM: &str = "KEY==VALUE or KEY!=VALUE is expected, with KEY one of node.id, node.hostname, \
+                    node.ip, node.role, node.platform.os, node.platform.arch, node.labels.NAME, \
+                    engine.labels.NAME";
+
 /// A text that is not a constraint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid constraint {text:?}: {reason}")]
+#[error("{text:?}: {reason}; {FORM}")]
 pub struct InvalidConstraint {
     /// What was given.
     pub text: String,
@@ -119,10 +124,20 @@ impl Constraint {
         is_equal == (self.relation == Relation::Equal)
     }
 
-    /// Why no node can ever meet the constraint: its key means nothing, or its value is no address
-    /// where one is needed. Docker accepts such a constraint, and its tasks wait for ever.
-    #[must_use]
-    pub fn futility(&self) -> Option<String> {
+    /// Reads a constraint that some node could meet. Docker accepts one whose key means nothing, or
+    /// whose value is no address where one is needed, and its tasks wait for ever.
+    ///
+    /// # Errors
+    /// As [`Constraint::parse`], and where no node can ever meet it.
+    pub fn parse_meetable(text: &str) -> Result<Self, InvalidConstraint> {
+        let constraint = Self::parse(text)?;
+        match constraint.futility() {
+            Some(reason) => Err(InvalidConstraint { text: text.to_owned(), reason }),
+            None => Ok(constraint),
+        }
+    }
+
+    fn futility(&self) -> Option<String> {
         let key = self.key.to_ascii_lowercase();
         let named = ["node.labels.", "engine.labels."];
         match key.as_str() {
@@ -132,12 +147,7 @@ impl Constraint {
             "node.id" | "node.hostname" | "node.ip" | "node.role" | "node.platform.os"
             | "node.platform.arch" => None,
             _ if named.iter().any(|it| key.len() > it.len() && key.starts_with(it)) => None,
-            _ => Some(format!(
-                "there is no key {}: node.id, node.hostname, node.ip, node.role, \
-                 node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME \
-                 is expected",
-                self.key
-            )),
+            _ => Some(format!("there is no key {}", self.key)),
         }
     }
 

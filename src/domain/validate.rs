@@ -265,10 +265,7 @@ fn billionths(value: i64) -> String {
 fn place(it: &Placement, mode: &Mode) -> Checked {
     for text in &it.constraints {
         let field = "TaskTemplate.Placement.Constraints";
-        let constraint = Constraint::parse(text).map_err(|error| wrong(field, error.reason))?;
-        if let Some(reason) = constraint.futility() {
-            return Err(wrong(field, format!("{text:?}: {reason}")));
-        }
+        Constraint::parse_meetable(text).map_err(|error| wrong(field, error.to_string()))?;
     }
     for preference in it.preferences.iter().filter_map(|it| it.spread.as_ref()) {
         let over = preference.spread_descriptor.as_str();

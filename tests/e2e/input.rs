@@ -39,7 +39,15 @@ fn wrong_input_is_refused_in_words() {
         (vec!["--name", "a", "--secret", "nothing", IMAGE], vec!["nothing"]),
         (
             vec!["--name", "a", "--constraint", "node.colour~=red", IMAGE],
-            vec!["Placement.Constraints", "=="],
+            vec!["Placement.Constraints", "node.colour~=red", "==, !=", "node.labels.NAME"],
+        ),
+        (
+            vec!["--name", "a", "--constraint", "foo==bar", IMAGE],
+            vec!["Placement.Constraints", "foo==bar", "no key foo", "node.role"],
+        ),
+        (
+            vec!["--name", "a", "--constraint", "", IMAGE],
+            vec!["Placement.Constraints", "\"\"", "==, !="],
         ),
         (vec!["--name", "a", "--mount", "type=bind,source=x,target=/y", IMAGE], vec!["mount"]),
     ] {

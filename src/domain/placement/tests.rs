@@ -73,6 +73,19 @@ fn texts_that_are_no_constraints_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_refusal_names_the_text_the_operators_and_every_key() {
+    for text in ["node.colour~=red", "foo==bar", "", "==", "node.ip==office"] {
+        let said = Constraint::parse_meetable(text).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{text:?}: ")), "{said}");
+        assert!(said.contains("KEY==VALUE or KEY!=VALUE"), "{said}");
+        for key in ["id", "hostname", "ip", "role", "platform.os", "platform.arch", "labels.NAME"] {
+            assert!(said.contains(&format!("node.{key}")), "{key}: {said}");
+        }
+        assert!(said.contains("engine.labels.NAME"), "{said}");
+    }
+}
+
+#[test]
 fn a_node_without_a_known_address_is_in_no_range() {
     let mut node = node();
     node.status.addr = None;
@@ -82,7 +95,7 @@ fn a_node_without_a_known_address_is_in_no_range() {
 
 #[test]
 fn constraints_that_no_node_can_meet_are_known() {
-    let futile = |text: &str| Constraint::parse(text).unwrap().futility().is_some();
+    let futile = |text: &str| Constraint::parse_meetable(text).is_err();
     for text in ["node.unknown==a", "node.labels.==a", "node.ip==office", "labels.zone!=a"] {
         assert!(futile(text), "{text}");
     }

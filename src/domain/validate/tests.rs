@@ -260,8 +260,10 @@ fn placement() {
     accept(&constrained("node.labels.zone==a"));
     accept(&constrained("node.ip!=10.0.0.0/8"));
     let field = "TaskTemplate.Placement.Constraints";
-    refuse(&constrained("node.role=manager"), field, "one operator from ==, !=");
-    refuse(&constrained("node.rule==manager"), field, "there is no key node.rule: node.id,");
+    refuse(&constrained("node.colour~=red"), field, "\"node.colour~=red\": constraint expected");
+    refuse(&constrained("node.role=manager"), field, "one operator from ==, !=; KEY==VALUE or");
+    refuse(&constrained("node.rule==manager"), field, "\"node.rule==manager\": there is no key");
+    refuse(&constrained(""), field, "\"\": constraint expected one operator from ==, !=");
     refuse(&constrained("node.ip==office"), field, "neither an IP address nor a subnet");
     let spread = |text: &str| {
         let over = SpreadOver { spread_descriptor: text.into() };
