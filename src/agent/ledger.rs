@@ -2,8 +2,8 @@
 //!
 //! An append file of checksummed records; a set acts only after its record is on the disk
 //! (fdatasync). A torn tail is cut off when the file is opened, and a file that has grown is written
-//! anew. Secrets are sealed with a key that lies in memory only (`run_dir`), so that a disk gives
-//! none away: after a reboot they come from a manager again.
+//! anew. Secrets and credentials of registries are sealed with a key that lies in memory only
+//! (`run_dir`), so that a disk gives none away: after a reboot they come from a manager again.
 //!
 //! ```text
 //!   file    magic, records…
@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use super::codec;
 use crate::domain::assignment::{AssignmentDiff, Item};
+use crate::domain::container::{PullOptions, RegistryAuth};
 use crate::domain::secret::Sensitive;
-use crate::domain::{AssignmentSet, NodeId, Secret, TaskId, TaskStatus};
+use crate::domain::{AssignmentSet, NodeId, Secret, ServiceSpec, SpecVersion, TaskId, TaskStatus};
 use crate::env::{Entropy, files, seal::SealKey};
 
 const MAGIC: &[u8; 8] = b"swarmlg1";
@@ -31,6 +32,7 @@ const RECORD_MAX: usize = 256 << 20;
 /// The file is written anew when it has grown by this much and to several times its content.
 const SLACK: u64 = 1 << 20;
 const PURPOSE: &[u8] = b"secret in the agent's ledger";
+const PURPOSE_AUTH: &[u8] = b"registry credentials in the agent's ledger";
 
 const KIND_DIFF: u8 = 1;
 const KIND_STATUS: u8 = 2;
@@ -221,12 +223,17 @@ impl Ledger {
                 let data = Sensitive::new(&data);
                 Item::Secret(Arc::new(Secret { data, ..Secret::clone(secret) }))
             }
+            Item::SpecVersion(version) => Item::SpecVersion(with_auth(version, |auth| {
+                let sealed = self.key.seal(&*self.entropy, PURPOSE_AUTH, auth.expose().as_bytes());
+                Some(RegistryAuth::new(to_hex(&sealed)))
+            })),
             other => other.clone(),
         };
         AssignmentDiff { put: diff.put.iter().map(seal).collect(), ..diff.clone() }
     }
 
-    /// Secrets that were sealed with a key that is gone are left out.
+    /// Secrets that were sealed with a key that is gone are left out, and so are credentials: an
+    /// image that is here needs none.
     fn opened(&self, diff: AssignmentDiff) -> AssignmentDiff {
         let open = |item: Item| match item {
             Item::Secret(secret) => {
@@ -234,10 +241,37 @@ impl Ledger {
                 let data = Sensitive::new(&data);
                 Some(Item::Secret(Arc::new(Secret { data, ..Secret::clone(&secret) })))
             }
+            Item::SpecVersion(version) => Some(Item::SpecVersion(with_auth(&version, |auth| {
+                let text = self.key.open(PURPOSE_AUTH, &from_hex(auth.expose())?).ok()?;
+                String::from_utf8(text).ok().map(RegistryAuth::new)
+            }))),
             other => Some(other),
         };
         AssignmentDiff { put: diff.put.into_iter().filter_map(open).collect(), ..diff }
     }
+}
+
+/// A spec version with its registry credentials changed, if it has any.
+fn with_auth(
+    version: &Arc<SpecVersion>,
+    change: impl FnOnce(&RegistryAuth) -> Option<RegistryAuth>,
+) -> Arc<SpecVersion> {
+    let container = &version.spec.task_template.container_spec;
+    let Some(options) = &container.pull_options else { return Arc::clone(version) };
+    let changed = change(&options.registry_auth);
+    let mut spec = ServiceSpec::clone(&version.spec);
+    spec.task_template.container_spec.pull_options =
+        changed.map(|registry_auth| PullOptions { registry_auth });
+    Arc::new(SpecVersion { spec: Arc::new(spec), ..SpecVersion::clone(version) })
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect()
 }
 
 impl Memory {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::assignment::Item;
+use crate::domain::container::RegistryAuth;
 use crate::domain::secret::{PayloadSpec, Sensitive};
 use crate::domain::task::Slot;
 use crate::domain::{
@@ -238,6 +239,34 @@ async fn image_is_pulled_only_when_absent_and_its_absence_rejects() {
     assert!(status.error.starts_with("No such image: nope:1"), "{}", status.error);
     assert_eq!(status.message, "preparing");
     assert_eq!(world.count(&Call::Pull("there:1".to_owned())), 1);
+    life.kill().await;
+}
+
+#[tokio::test]
+async fn private_image_is_pulled_with_the_users_credentials() {
+    let world = World::new();
+    world.engine.publish_private_image("private:1", RegistryAuth::new("bWU6cHc=".to_owned()));
+    let mut life = world.start().await;
+    let mut manager = life.manager().await;
+    let with = |auth: Option<&str>| {
+        let mut spec = spec(&["sleep"]);
+        let container = &mut spec["TaskTemplate"]["ContainerSpec"];
+        container["Image"] = json!("private:1");
+        if let Some(auth) = auth {
+            container["PullOptions"] = json!({"RegistryAuth": auth});
+        }
+        spec
+    };
+    let all = [task(1, TaskState::Running), task(2, TaskState::Running)];
+    let tasks = [(all[0].clone(), with(None)), (all[1].clone(), with(Some("d3Jvbmc=")))];
+    manager.assign(set(1, &tasks)).await;
+    for task in &all {
+        let status = manager.until(&world.env, task.id, TaskState::Rejected).await;
+        assert!(status.error.contains("unauthorized"), "{}", status.error);
+    }
+    let good = task(3, TaskState::Running);
+    manager.assign(set(2, &[(good.clone(), with(Some("bWU6cHc=")))])).await;
+    manager.until(&world.env, good.id, TaskState::Running).await;
     life.kill().await;
 }
 

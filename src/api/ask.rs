@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::error::Error;
 use super::keys::{self, Schema};
 use crate::domain::Revision;
+use crate::domain::container::RegistryAuth;
 
 /// Query parameters. Unknown ones are ignored; of repeated ones the first holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +98,7 @@ pub(super) struct Ask {
     /// `Idempotency-Key`.
     pub(super) key: Option<String>,
     /// `X-Registry-Auth`, as it came.
-    pub(super) registry_auth: Option<String>,
+    pub(super) registry_auth: Option<RegistryAuth>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Ask {
@@ -111,7 +112,8 @@ impl<S: Sync> FromRequestParts<S> for Ask {
         };
         let stale = params.flag("stale") || header("x-swarm-stale").is_some_and(|it| it != "0");
         let freshness = if stale { Freshness::Stale } else { Freshness::Linearizable };
-        let (key, registry_auth) = (header("idempotency-key"), header("x-registry-auth"));
+        let key = header("idempotency-key");
+        let registry_auth = header("x-registry-auth").map(RegistryAuth::new);
         Ok(Self { params, freshness, key, registry_auth })
     }
 }

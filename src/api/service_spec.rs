@@ -1,13 +1,13 @@
 //! From a request's body to a service spec that can be proposed: decoding, what we refuse by name,
 //! and what the spec refers to.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::ask;
-use super::convert::PULL_OPTIONS;
 use super::error::{Code, Error};
 use super::{keys, lookup};
 use crate::domain::ServiceSpec;
+use crate::domain::container::{PullOptions, RegistryAuth};
 use crate::domain::validate::ENGINE_NETWORKS;
 use crate::state::State;
 
@@ -37,7 +37,7 @@ pub(super) fn decode(body: &[u8]) -> Result<ServiceSpec, Error> {
         spec.task_template.networks = std::mem::take(&mut spec.networks);
     }
     spec.networks.clear();
-    spec.task_template.container_spec.extra.remove(PULL_OPTIONS);
+    spec.task_template.container_spec.pull_options = None;
     spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error))?;
     Ok(spec)
 }
@@ -107,16 +107,7 @@ fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Error> 
 }
 
 /// Puts registry credentials into a spec, for the nodes that pull; they are never returned.
-pub(super) fn set_registry_auth(spec: &mut ServiceSpec, auth: Option<String>) {
-    let extra = &mut spec.task_template.container_spec.extra;
-    match auth {
-        Some(auth) => drop(extra.insert(PULL_OPTIONS.to_owned(), json!({"RegistryAuth": auth}))),
-        None => drop(extra.remove(PULL_OPTIONS)),
-    }
-}
-
-/// The registry credentials in a spec.
-pub(super) fn registry_auth(spec: &ServiceSpec) -> Option<String> {
-    let options = spec.task_template.container_spec.extra.get(PULL_OPTIONS)?;
-    options.get("RegistryAuth")?.as_str().map(str::to_owned)
+pub(super) fn set_registry_auth(spec: &mut ServiceSpec, auth: Option<RegistryAuth>) {
+    spec.task_template.container_spec.pull_options =
+        auth.map(|registry_auth| PullOptions { registry_auth });
 }

@@ -181,7 +181,7 @@ fn decode_update(
     };
     let auth = ask.registry_auth.clone().or_else(|| {
         let version = from.and_then(|number| read.view.spec(service.id, number))?;
-        service_spec::registry_auth(&version.spec)
+        version.spec.task_template.container_spec.registry_auth().cloned()
     });
     service_spec::set_registry_auth(&mut spec, auth);
     Ok(spec)

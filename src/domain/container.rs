@@ -1,5 +1,7 @@
 //! What runs: image, command, environment, mounts, health check, secrets (Docker: `ContainerSpec`).
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ConfigId, Extra, Labels, Nanos, SecretId};
@@ -91,9 +93,53 @@ pub struct ContainerSpec {
     /// Resource limits of processes.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
     pub ulimits: Vec<Ulimit>,
+    /// How the image is fetched; never shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_options: Option<PullOptions>,
     /// Members that this release does not interpret (`Isolation`, `Privileges`, …).
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+impl ContainerSpec {
+    /// The credentials of the image's registry, if the user gave any.
+    #[must_use]
+    pub fn registry_auth(&self) -> Option<&RegistryAuth> {
+        self.pull_options.as_ref().map(|options| &options.registry_auth)
+    }
+}
+
+/// How an image is fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct PullOptions {
+    /// Credentials of the image's registry.
+    pub registry_auth: RegistryAuth,
+}
+
+/// Credentials of a registry as the user sent them (`X-Registry-Auth`: base 64 of JSON). They are
+/// handed to the engine as they came. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RegistryAuth(String);
+
+impl RegistryAuth {
+    /// Takes the text of the header.
+    #[must_use]
+    pub const fn new(header: String) -> Self {
+        Self(header)
+    }
+
+    /// The text of the header, for the few places that must have it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryAuth({} bytes)", self.0.len())
+    }
 }
 
 /// A file system in the container.

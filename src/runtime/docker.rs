@@ -20,9 +20,10 @@ use tokio::sync::mpsc;
 
 use super::{
     Container, ContainerPlan, Error, Hint, LogLine, LogOptions, NetworkPlan, Runtime, SwarmMode,
-    spec, stream,
+    platform, pull, spec, stream,
 };
-use crate::domain::node::Description;
+use crate::domain::container::RegistryAuth;
+use crate::domain::node::{Description, Platform};
 use crate::domain::{Network, NodeId, TaskId};
 use crate::env::{Env, Scope};
 
@@ -191,6 +192,21 @@ impl DockerRuntime {
         }
     }
 
+    /// Why the image of a plan cannot run here, if it cannot.
+    async fn wrong_platform(&self, plan: &ContainerPlan) -> Result<Option<String>, Error> {
+        let name = plan.spec.task_template.container_spec.image.clone();
+        let asked = name.clone();
+        let image = self
+            .call(Act::Ask, QUICK, |docker| async move { docker.inspect_image(&asked).await })
+            .await?;
+        let handlers = self.scope.blocking(platform::handlers).await.unwrap_or_default();
+        let of = Platform {
+            architecture: image.architecture.unwrap_or_default(),
+            os: image.os.unwrap_or_default(),
+        };
+        Ok(platform::problem(&name, &of, &plan.node.platform, &handlers))
+    }
+
     async fn has_image(&self, image: &str) -> Result<bool, Error> {
         let name = image.to_owned();
         let found = self
@@ -239,33 +255,26 @@ impl Runtime for DockerRuntime {
         self.act(task, |id| self.look(id)).await?.ok_or(Error::Missing)
     }
 
-    async fn pull(&self, image: &str, limit: Duration) -> Result<(), Error> {
+    async fn pull(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+        limit: Duration,
+    ) -> Result<(), Error> {
         if self.has_image(image).await? {
             return Ok(());
         }
-        let docker = self.client().await?;
-        let options =
-            query::CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
-        let progress = docker.create_image(Some(options), None, None);
         let failed = |reason: &str| {
             Error::Permanent(format!("No such image: {image} (could not be pulled: {reason})"))
         };
-        let drained = self.env.clock.timeout(limit, async move {
-            futures::pin_mut!(progress);
-            while let Some(step) = progress.next().await {
-                step?;
-            }
-            Ok::<(), EngineError>(())
-        });
-        match drained.await {
+        let pulling = pull::pull(&self.settings.socket, &self.scope, image, auth);
+        match self.env.clock.timeout(limit, pulling).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => match classify(&error, Act::Ask) {
-                unreachable @ Error::Unreachable(_) => {
-                    self.disconnect();
-                    Err(unreachable)
-                }
-                other => Err(failed(&other.to_string())),
-            },
+            Ok(Err(unreachable @ Error::Unreachable(_))) => {
+                self.disconnect();
+                Err(unreachable)
+            }
+            Ok(Err(other)) => Err(failed(&other.to_string())),
             Err(_) => Err(failed(&format!("not done within {} s", limit.as_secs()))),
         }
     }
@@ -316,6 +325,12 @@ impl Runtime for DockerRuntime {
         match created {
             Ok(created) => {
                 self.remember(task, &created.id);
+                if platform::is_doubted(&created.warnings)
+                    && let Some(problem) = self.wrong_platform(plan).await?
+                {
+                    self.remove(task).await?;
+                    return Err(Error::Permanent(problem));
+                }
                 Ok(created.id)
             }
             // The name is taken: by our own earlier create, if the label says so.
@@ -391,16 +406,6 @@ impl Runtime for DockerRuntime {
     }
 }
 
-/// The reference with a tag: without one the engine would pull every tag there is.
-fn with_tag(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or_default();
-    if last.contains(':') || image.contains('@') {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
-}
-
 /// What an error of the engine means for the task.
 pub(super) fn classify(error: &EngineError, act: Act) -> Error {
     match error {
@@ -415,7 +420,7 @@ pub(super) fn classify(error: &EngineError, act: Act) -> Error {
     }
 }
 
-fn classify_answer(status: u16, message: &str, act: Act) -> Error {
+pub(super) fn classify_answer(status: u16, message: &str, act: Act) -> Error {
     let text = message.trim().to_owned();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
     match status {

@@ -6,6 +6,8 @@
 pub mod docker;
 mod docker_models;
 pub mod model;
+mod platform;
+mod pull;
 pub mod spec;
 mod stream;
 pub mod template;
@@ -19,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::domain::container::RegistryAuth;
 use crate::domain::network::Subnet;
 use crate::domain::node::Description;
 use crate::domain::service::PortConfig;
@@ -185,8 +188,13 @@ pub trait Runtime: Send + Sync + Debug {
     /// The container of a task.
     async fn inspect(&self, task: TaskId) -> Result<Container, Error>;
 
-    /// Makes the image present; pulls only what is absent.
-    async fn pull(&self, image: &str, limit: Duration) -> Result<(), Error>;
+    /// Makes the image present; pulls only what is absent, with the credentials if there are some.
+    async fn pull(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+        limit: Duration,
+    ) -> Result<(), Error>;
 
     /// Makes the engine's network for a cluster network; success if it is there as wanted.
     async fn ensure_network(&self, network: &Network, plan: &NetworkPlan) -> Result<(), Error>;

@@ -17,6 +17,7 @@ use super::{
     Container, ContainerPlan, Error, Health, Hint, LogLine, LogOptions, NetworkPlan, Phase,
     Runtime, SwarmMode, spec,
 };
+use crate::domain::container::RegistryAuth;
 use crate::domain::node::{Description, Platform};
 use crate::domain::resources::Resources;
 use crate::domain::{Network, TaskId};
@@ -36,7 +37,8 @@ struct Inner {
     containers: BTreeMap<TaskId, Entry>,
     networks: BTreeMap<String, NetworkPlan>,
     images: BTreeSet<String>,
-    registry: BTreeSet<String>,
+    /// What can be pulled, and the credentials that it takes.
+    registry: BTreeMap<String, Option<RegistryAuth>>,
     foreign_ports: BTreeSet<u16>,
     hints: Vec<mpsc::Sender<Hint>>,
     calls: Vec<Call>,
@@ -96,7 +98,12 @@ impl ModelRuntime {
 
     /// Makes an image available for pulls.
     pub fn publish_image(&self, image: &str) {
-        self.lock().registry.insert(image.to_owned());
+        self.lock().registry.insert(image.to_owned(), None);
+    }
+
+    /// Makes an image available for pulls with these credentials only.
+    pub fn publish_private_image(&self, image: &str, auth: RegistryAuth) {
+        self.lock().registry.insert(image.to_owned(), Some(auth));
     }
 
     /// A listener that is not ours takes a port of the host.
@@ -232,18 +239,30 @@ impl Runtime for ModelRuntime {
         inner.containers.get(&task).map(|entry| entry.container.clone()).ok_or(Error::Missing)
     }
 
-    async fn pull(&self, image: &str, _limit: Duration) -> Result<(), Error> {
+    async fn pull(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+        _limit: Duration,
+    ) -> Result<(), Error> {
         self.answer()?;
         let mut inner = self.lock();
         inner.calls.push(Call::Pull(image.to_owned()));
         if inner.images.contains(image) {
             return Ok(());
         }
-        if inner.registry.contains(image) {
-            inner.images.insert(image.to_owned());
-            return Ok(());
+        let failed = |reason: &str| {
+            Error::Permanent(format!("No such image: {image} (could not be pulled: {reason})"))
+        };
+        match inner.registry.get(image) {
+            None => return Err(failed("not found")),
+            Some(wanted) if wanted.is_some() && wanted.as_ref() != auth => {
+                return Err(failed("unauthorized: authentication required"));
+            }
+            Some(_) => {}
         }
-        Err(Error::Permanent(format!("No such image: {image} (could not be pulled: not found)")))
+        inner.images.insert(image.to_owned());
+        Ok(())
     }
 
     async fn ensure_network(&self, _network: &Network, plan: &NetworkPlan) -> Result<(), Error> {

@@ -163,13 +163,13 @@ async fn absent_image_is_told_before_and_after_the_pull() {
         });
         let created = case.runtime.create(&plan).await;
         assert!(matches!(&created, Err(Error::NoImage(text)) if text.contains("No such image")));
-        let pulled = case.runtime.pull("localhost:1/nope:1", LONG).await;
+        let pulled = case.runtime.pull("localhost:1/nope:1", None, LONG).await;
         let wanted = "No such image: localhost:1/nope:1";
         assert!(
             matches!(&pulled, Err(Error::Permanent(text)) if text.starts_with(wanted)),
             "{pulled:?}"
         );
-        assert_eq!(case.runtime.pull("busybox:latest", LONG).await, Ok(()));
+        assert_eq!(case.runtime.pull("busybox:latest", None, LONG).await, Ok(()));
     }
 }
 

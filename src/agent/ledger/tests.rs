@@ -50,10 +50,13 @@ fn set(index: u64, tasks: &[u8]) -> AssignmentSet {
     for number in tasks {
         set.insert(Item::Task(Arc::new(task(*number))));
     }
+    let mut spec = ServiceSpec { name: "web".to_owned(), ..ServiceSpec::default() };
+    spec.task_template.container_spec.pull_options =
+        Some(PullOptions { registry_auth: RegistryAuth::new("eyJ1c2VybmFtZSI6Im1lIn0=".into()) });
     set.insert(Item::SpecVersion(Arc::new(SpecVersion {
         service: ServiceId::from_bytes([9; 16]),
         number: 1,
-        spec: Arc::new(ServiceSpec { name: "web".to_owned(), ..ServiceSpec::default() }),
+        spec: Arc::new(spec),
     })));
     set.insert(Item::Secret(Arc::new(Secret {
         id: SecretId::from_bytes([7; 16]),
@@ -130,6 +133,21 @@ fn secret_is_never_on_the_disk_and_is_lost_with_its_key() {
     assert_eq!(after_reboot.memory().set.secret(id), None);
     assert_eq!(after_reboot.memory().set.position.index, 2);
     assert!(after_reboot.memory().set.task(task(3).id).is_some());
+}
+
+#[test]
+fn registry_credentials_are_never_on_the_disk_and_are_lost_with_the_key() {
+    let place = Place::new();
+    fill(&mut place.open());
+    let bytes = std::fs::read(place.path()).unwrap();
+    let found = bytes.windows(12).any(|window| window == b"eyJ1c2VybmFt");
+    assert!(!found, "the credentials lie in the open");
+    std::fs::remove_file(place.dir.path().join("key")).unwrap();
+    let after_reboot = place.open();
+    let set = &after_reboot.memory().set;
+    let version = set.spec(ServiceId::from_bytes([9; 16]), 1).unwrap();
+    assert_eq!(version.spec.name, "web");
+    assert_eq!(version.spec.task_template.container_spec.registry_auth(), None);
 }
 
 #[test]

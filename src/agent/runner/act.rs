@@ -53,13 +53,14 @@ impl Runner {
 
     pub(super) async fn pull(&mut self, wanted: &Wanted) {
         let Some(materials) = &wanted.materials else { return };
-        let image = materials.spec.task_template.container_spec.image.clone();
+        let container = &materials.spec.task_template.container_spec;
+        let (image, auth) = (&container.image, container.registry_auth());
         self.pulls += 1;
         let tools = Arc::clone(&self.tools);
         let pulled = tokio::select! {
             biased;
             _ = self.wanted.changed() => return,
-            pulled = tools.runtime.pull(&image, PULL_LIMIT) => pulled,
+            pulled = tools.runtime.pull(image, auth, PULL_LIMIT) => pulled,
         };
         match pulled {
             Ok(()) => self.image_missing = false,

@@ -12,7 +12,7 @@ pub(super) use cluster::{cluster, tls_info};
 pub(super) use network::{network, network_attachment, predefined};
 pub(super) use node::NodeShape;
 pub(super) use payload::{config, secret};
-pub(super) use service::{PULL_OPTIONS, insert_defaults, service, service_status};
+pub(super) use service::{insert_defaults, service, service_status};
 pub(super) use task::{is_up_to_date, task, task_name};
 
 use serde::Serialize;

@@ -7,9 +7,6 @@ use crate::domain::service::{Service, ServiceSpec, UpdateStatus};
 use crate::domain::{TaskState, Timestamp};
 use crate::state::State;
 
-/// Where registry credentials lie in a container's spec: handed to nodes, never returned.
-pub(in crate::api) const PULL_OPTIONS: &str = "PullOptions";
-
 /// A service as `GET /services/{id}` shows it.
 pub(in crate::api) fn service(state: &State, service: &Service) -> Value {
     let mut members = head(service.id.to_string(), &service.meta, service.meta.spec_revision);
@@ -33,12 +30,9 @@ pub(in crate::api) fn service(state: &State, service: &Service) -> Value {
 
 /// A service's spec without what must not be shown.
 pub(in crate::api) fn spec_json(spec: &ServiceSpec) -> Value {
-    let mut shown = value(spec);
-    let container = shown.pointer_mut("/TaskTemplate/ContainerSpec");
-    if let Some(members) = container.and_then(Value::as_object_mut) {
-        members.remove(PULL_OPTIONS);
-    }
-    shown
+    let mut shown = spec.clone();
+    shown.task_template.container_spec.pull_options = None;
+    value(&shown)
 }
 
 fn update_status(update: &UpdateStatus) -> Value {

@@ -24,15 +24,3 @@ fn answers_are_told_apart() {
     assert!(matches!(answered(400, exec, Act::Start), Error::Permanent(_)));
     assert!(matches!(answered(500, "strange", Act::Ask), Error::Transient(_)));
 }
-
-#[test]
-fn reference_without_tag_means_latest() {
-    for (given, wanted) in [
-        ("nginx", "nginx:latest"),
-        ("nginx:1", "nginx:1"),
-        ("host:5000/nginx", "host:5000/nginx:latest"),
-        ("nginx@sha256:00", "nginx@sha256:00"),
-    ] {
-        assert_eq!(with_tag(given), wanted);
-    }
-}
