@@ -145,10 +145,15 @@ impl Crew {
     /// Whether a task runs something else than the user wants now. A difference in placement alone
     /// leaves a task where it is if its node still qualifies (Docker: `IsTaskDirty`).
     pub(super) fn is_outdated(&mut self, pass: &Pass<'_>, task: &Task) -> bool {
+        let state = task.status.state;
+        let has_image = (TaskState::Ready..=TaskState::Running).contains(&state);
+        if has_image && self.facts(pass, task.spec).likeness == Likeness::Credentials {
+            return false;
+        }
         self.is_outdated_on(pass, task.spec, task.node)
     }
 
-    /// The same of a task that would run a version on a node.
+    /// The same of a task that would run a version on a node and has not fetched its image yet.
     pub(super) fn is_outdated_on(
         &mut self,
         pass: &Pass<'_>,
@@ -160,7 +165,7 @@ impl Crew {
         }
         match self.facts(pass, version).likeness {
             Likeness::Same => false,
-            Likeness::Different => true,
+            Likeness::Credentials | Likeness::Different => true,
             Likeness::Placement => {
                 let node = node.and_then(|id| pass.roster.get(id));
                 !node.is_some_and(|node| self.facts[0].allows(node))

@@ -32,6 +32,8 @@ pub(super) struct Facts {
 pub(super) enum Likeness {
     /// Not at all.
     Same,
+    /// Only in the credentials that fetch the image: nothing to a task that has it.
+    Credentials,
     /// Only in where they may run.
     Placement,
     /// In what they run.
@@ -132,9 +134,13 @@ fn compare(spec: &Arc<ServiceSpec>, current: &Arc<ServiceSpec>) -> Likeness {
     if spec.task_template == current.task_template {
         return Likeness::Same;
     }
-    let mut elsewhere = spec.task_template.clone();
-    elsewhere.placement.clone_from(&current.task_template.placement);
-    if elsewhere == current.task_template { Likeness::Placement } else { Likeness::Different }
+    let mut like = spec.task_template.clone();
+    like.container_spec.pull_options.clone_from(&current.task_template.container_spec.pull_options);
+    if like == current.task_template {
+        return Likeness::Credentials;
+    }
+    like.placement.clone_from(&current.task_template.placement);
+    if like == current.task_template { Likeness::Placement } else { Likeness::Different }
 }
 
 /// Whether an image's platform runs on a node's; an empty member means any.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use swarm::control::Effect;
+use swarm::domain::container::{PullOptions, RegistryAuth};
 use swarm::domain::node::{Availability, Description, Membership, NodeSpec, Reachability, Role};
 use swarm::domain::placement::{Placement, Preference, SpreadOver};
 use swarm::domain::policy::{
@@ -184,6 +185,10 @@ fn set_service(spec: &mut ServiceSpec, option: &str) {
     let template = &mut spec.task_template;
     match key {
         "image" => value.clone_into(&mut template.container_spec.image),
+        "auth" => {
+            let registry_auth = RegistryAuth::new(value.to_owned());
+            template.container_spec.pull_options = Some(PullOptions { registry_auth });
+        }
         "replicas" => spec.mode = Mode::Replicated { replicas: Some(value.parse().unwrap()) },
         "mode" => spec.mode = Mode::Global {},
         "force" => template.force_update = value.parse().unwrap(),

@@ -6,7 +6,7 @@ use super::service::spec_json;
 use super::{head, network_attachment, put, value};
 use crate::domain::placement::{Constraint, Placement};
 use crate::domain::task::{ContainerStatus, Slot};
-use crate::domain::{Service, Task};
+use crate::domain::{Service, Task, TaskState};
 use crate::state::State;
 
 /// A task as `GET /tasks/{id}` shows it.
@@ -85,6 +85,11 @@ pub(in crate::api) fn is_up_to_date(state: &State, service: &Service, task: &Tas
     }
     let placement = &wants.task_template.placement;
     let mut template = has.spec.task_template.clone();
+    // New credentials of a registry mean nothing to a task that has its image.
+    if (TaskState::Ready..=TaskState::Running).contains(&task.status.state) {
+        let pull_options = &wants.task_template.container_spec.pull_options;
+        template.container_spec.pull_options.clone_from(pull_options);
+    }
     let moved = template.placement != *placement;
     template.placement.clone_from(placement);
     template == wants.task_template && (!moved || qualifies(state, task, placement.as_ref()))
