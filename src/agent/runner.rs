@@ -6,6 +6,7 @@
 
 mod act;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const ATTEMPTS: u32 = 6;
 /// The first wait after an error; it doubles up to the longest.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(3);
+/// An act on the engine that takes longer is a reason to be told.
+const SLOW: Duration = Duration::from_secs(10);
 /// Docker's words for a container whose health check failed.
 const UNHEALTHY: &str = "dockerexec: unhealthy container";
 /// Docker's words for a container that somebody removed.
@@ -324,13 +327,38 @@ impl Runner {
         self.finish(state, error).await;
     }
 
-    async fn retry_later(&mut self, error: String) {
-        tracing::debug!(task.id = %self.task, error, "will try again");
-        if self.status.error != error && self.status.state >= TaskState::Accepted {
-            let (state, message) = (self.status.state, self.status.message.clone());
+    /// Reports what stands in the way.
+    async fn complain(&mut self, error: String) {
+        if self.status.error != error {
+            // A task that was just assigned is reported as accepted, so that the reason shows.
+            let (state, message) = match self.status.state.cmp(&TaskState::Accepted) {
+                Ordering::Less => (TaskState::Accepted, "accepted".to_owned()),
+                Ordering::Equal | Ordering::Greater => {
+                    (self.status.state, self.status.message.clone())
+                }
+            };
             let status = self.status_now(state, message, error);
             self.publish(status).await;
         }
+    }
+
+    /// Waits for an act on the engine, and says so when that takes too long.
+    async fn attend<T>(&mut self, act: impl Future<Output = T>) -> T {
+        let mut act = std::pin::pin!(act);
+        let slow = self.tools.env.clock.sleep(SLOW);
+        tokio::select! {
+            biased;
+            done = &mut act => return done,
+            () = slow => {}
+        }
+        let seconds = SLOW.as_secs();
+        self.complain(format!("the container engine has not answered for {seconds} s")).await;
+        act.await
+    }
+
+    async fn retry_later(&mut self, error: String) {
+        tracing::debug!(task.id = %self.task, error, "will try again");
+        self.complain(error).await;
         let pause = self.tools.env.entropy.jitter(self.back_off);
         self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         tokio::select! {

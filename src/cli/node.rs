@@ -190,12 +190,18 @@ fn row(node: &reply::Node, own: &str) -> Row {
         .with("ID", node.id.as_str())
         .with("Self", node.id == own)
         .with("Hostname", node.description.machine.hostname.as_str())
-        .with("Status", units::capital(&node.status.state))
+        .with("Status", status(node))
         .with("Availability", units::capital(node.spec.availability.as_str()))
         .with("ManagerStatus", manager)
         .with("EngineVersion", node.description.machine.engine.engine_version.as_str())
         .with("TLSStatus", "Ready")
         .with_labels(&node.spec.labels)
+}
+
+/// Whether the node is there, and whether it can do its part.
+fn status(node: &reply::Node) -> String {
+    let state = units::capital(&node.status.state);
+    if node.description.machine.degraded.is_empty() { state } else { format!("{state} (degraded)") }
 }
 
 async fn inspect(shell: &mut Shell, args: &InspectArgs) -> anyhow::Result<()> {
@@ -240,9 +246,6 @@ fn pretty(node: &reply::Node) -> String {
     }
     line(format!(" Availability:         \t{}", units::capital(node.spec.availability.as_str())));
     line(format!(" Address:\t\t{}", node.status.addr));
-    if !description.degraded.is_empty() {
-        line(format!(" Degraded:\t\t{}", description.degraded));
-    }
     if let Some(manager) = &node.manager_status {
         line("Manager Status:".to_owned());
         line(format!(" Address:\t\t{}", manager.addr));

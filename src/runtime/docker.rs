@@ -87,10 +87,10 @@ impl DockerRuntime {
         let unreachable =
             |reason: String| Error::Unreachable(format!("no container engine at {path}: {reason}"));
         let docker = Docker::connect_with_unix(&path, BOLLARD_LIMIT, API_DEFAULT_VERSION)
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|error| unreachable(cause(&error)))?;
         let docker = match self.env.clock.timeout(QUICK, docker.negotiate_version()).await {
             Ok(Ok(docker)) => docker,
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Ok(Err(error)) => return Err(unreachable(cause(&error))),
             Err(_) => return Err(unreachable(format!("no answer within {QUICK:?}"))),
         };
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(docker.clone());
@@ -406,6 +406,15 @@ impl Runtime for DockerRuntime {
     }
 }
 
+/// What is at the bottom of an error: the layers above it only say that something failed.
+fn cause(error: &EngineError) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 /// What an error of the engine means for the task.
 pub(super) fn classify(error: &EngineError, act: Act) -> Error {
     match error {
@@ -416,7 +425,10 @@ pub(super) fn classify(error: &EngineError, act: Act) -> Error {
         EngineError::JsonDataError { .. } | EngineError::JsonSerdeError { .. } => {
             Error::Transient(format!("the container engine's answer is not understood: {error}"))
         }
-        other => Error::Unreachable(format!("the container engine cannot be reached: {other}")),
+        other => {
+            let cause = cause(other);
+            Error::Unreachable(format!("the container engine cannot be reached: {cause}"))
+        }
     }
 }
 

@@ -84,9 +84,10 @@ impl Runner {
             network,
             files_dir: self.tools.files.dir(self.task),
         };
+        let tools = Arc::clone(&self.tools);
         let created = {
-            let _permit = self.tools.starts.acquire().await;
-            self.tools.runtime.create(&plan).await
+            let _permit = tools.starts.acquire().await;
+            self.attend(tools.runtime.create(&plan)).await
         };
         match created {
             Ok(id) => {
@@ -109,9 +110,10 @@ impl Runner {
     }
 
     pub(super) async fn start(&mut self) {
+        let (tools, task) = (Arc::clone(&self.tools), self.task);
         let started = {
-            let _permit = self.tools.starts.acquire().await;
-            self.tools.runtime.start(self.task).await
+            let _permit = tools.starts.acquire().await;
+            self.attend(tools.runtime.start(task)).await
         };
         match started {
             Ok(()) => {

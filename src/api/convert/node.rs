@@ -42,8 +42,14 @@ impl NodeShape {
 fn status(node: &Node) -> Value {
     let mut members = Map::new();
     put(&mut members, "State", Value::from(node.status.reachability.as_str()));
-    if !node.status.message.is_empty() {
-        put(&mut members, "Message", Value::from(node.status.message.clone()));
+    let degraded = node.description.as_ref().map_or("", |it| it.degraded.as_str());
+    let message = match (node.status.message.as_str(), degraded) {
+        ("", "") => String::new(),
+        ("", degraded) => format!("cannot run tasks: {degraded}"),
+        (message, _) => message.to_owned(),
+    };
+    if !message.is_empty() {
+        put(&mut members, "Message", Value::String(message));
     }
     let addr = node.status.addr.or_else(|| node.manager.map(|manager| manager.addr.ip()));
     if let Some(addr) = addr {

@@ -24,3 +24,18 @@ fn answers_are_told_apart() {
     assert!(matches!(answered(400, exec, Act::Start), Error::Permanent(_)));
     assert!(matches!(answered(500, "strange", Act::Ask), Error::Transient(_)));
 }
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_told_by_its_socket_and_the_systems_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("docker.sock");
+    // A socket file without a listener, as an engine that was killed leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let settings = Settings { socket: socket.clone(), node: NodeId::default() };
+    let runtime = start(settings, Env::system(), &Scope::root("test"));
+    let error = runtime.describe().await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+    assert!(text.contains(&socket.display().to_string()), "{text}");
+    assert!(text.contains("Connection refused"), "{text}");
+}
