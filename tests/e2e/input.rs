@@ -93,4 +93,65 @@ fn tasks_that_cannot_start_say_why() {
         ],
     );
     lab.until("the exit code shows", || said("crash").contains("non-zero exit (7)"));
+    ports_that_are_taken_are_told(&lab);
+}
+
+fn ports_that_are_taken_are_told(lab: &Lab) {
+    let said = |service: &str| lab.swarm(1, &["service", "ps", "--no-trunc", service]);
+    let open = |name: &str| {
+        let port = ["--detach", "--publish", "mode=host,published=8099,target=80"];
+        let create = [&["service", "create", "--name", name], &port[..], &[IMAGE, "sleep", "inf"]];
+        lab.swarm(1, &create.concat());
+    };
+    // Somebody who is not ours listens there.
+    let line = "busybox httpd -f -p 8099 -h /tmp >/dev/null 2>&1 & echo $!";
+    let stranger = lab.exec(1, &["sh", "-c", line]).out;
+    open("blocked");
+    lab.until("the stranger's port is told", || {
+        said("blocked").contains("Rejected") && said("blocked").contains("address already in use")
+    });
+    assert!(lab.exec(1, &["kill", &stranger]).ok);
+    lab.until("it runs when the port is free", || lab.replicas(1, "blocked") == "1/1");
+    open("second");
+    lab.until("another service's port is told", || {
+        said("second").contains("host-mode port already in use on 1 node")
+    });
+    lab.swarm(1, &["service", "rm", "blocked"]);
+    lab.until("it runs when that service is gone", || lab.replicas(1, "second") == "1/1");
+}
+
+/// Two who change the same object: the second is told, in Docker's words, and changes nothing.
+#[test]
+fn stale_versions_are_out_of_sequence() {
+    let lab = Lab::cluster(1, 1);
+    lab.swarm(1, &["service", "create", "--detach", "--name", "web", "--replicas", "0", IMAGE]);
+    let payload = format!("echo x | {} config create thing -", env!("CARGO_BIN_EXE_swarm"));
+    assert!(lab.exec(1, &["sh", "-c", &payload]).ok);
+    let id = lab.swarm(1, &["node", "ls", "--quiet"]);
+    let socket = crate::lab::socket(1).display().to_string();
+    let curl = |path: &str, body: Option<&str>| {
+        let url = format!("http://localhost{path}");
+        let mut line = vec!["curl", "-s", "--unix-socket", &socket, &url];
+        if let Some(body) = body {
+            line.extend(["-H", "Content-Type: application/json", "-d", body]);
+        }
+        lab.exec(1, &line).out
+    };
+    let node = format!("/nodes/{id}");
+    for path in ["/services/web", "/configs/thing", &node, "/swarm"] {
+        let shown: serde_json::Value = serde_json::from_str(&curl(path, None)).unwrap();
+        let (version, mut spec) = (shown["Version"]["Index"].clone(), shown["Spec"].clone());
+        let update = format!("{path}/update?version={version}");
+        spec["Labels"] = serde_json::json!({"who": "first"});
+        let first = curl(&update, Some(&spec.to_string()));
+        assert!(!first.contains("message"), "{path}: {first}");
+        spec["Labels"] = serde_json::json!({"who": "second"});
+        let second = curl(&update, Some(&spec.to_string()));
+        assert!(second.contains("update out of sequence"), "{path}: {second}");
+        let shown: serde_json::Value = serde_json::from_str(&curl(path, None)).unwrap();
+        assert_eq!(shown["Spec"]["Labels"]["who"], "first", "{path}");
+    }
+    // An update without a version is no update.
+    let said = curl("/services/web/update", Some("{}"));
+    assert!(said.contains("invalid service version"), "{said}");
 }

@@ -49,10 +49,19 @@ pub(crate) fn state() -> PathBuf {
     PathBuf::from(dir)
 }
 
+/// What the names of the lab's hosts begin with.
+fn name() -> String {
+    std::env::var("LAB_NAME").unwrap_or_else(|_| "swl".to_owned())
+}
+
 /// The API's socket of a host, as the machine sees it.
 pub(crate) fn socket(host: usize) -> PathBuf {
-    let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "swl".to_owned());
-    state().join(format!("{name}-h{host}/sock/swarm.sock"))
+    state().join(format!("{}-h{host}/sock/swarm.sock", name()))
+}
+
+/// The root file system of the tests' image, as a tar.
+pub(crate) fn image_tar() -> PathBuf {
+    state().join("image.tar")
 }
 
 fn lab(arguments: &[&str]) -> Said {
@@ -94,7 +103,7 @@ impl Lab {
     }
 
     fn load_image(&self) {
-        let tar = state().join("image.tar");
+        let tar = image_tar();
         let made: Said = Command::new("sh")
             .arg("-c")
             .arg(format!("{}/scripts/make-image.sh > {}", root().display(), tar.display()))
@@ -113,6 +122,20 @@ impl Lab {
         let mut arguments = vec!["exec".to_owned(), host.to_string()];
         arguments.extend(command.iter().map(|&word| word.to_owned()));
         script("lab.sh").args(arguments).output().unwrap().into()
+    }
+
+    /// Does something of the test's own in the network of a host, on a thread that ends with it.
+    pub(crate) fn within<T: Send>(&self, host: usize, act: impl FnOnce() -> T + Send) -> T {
+        let name = Path::new("/run/netns").join(format!("{}-h{host}", name()));
+        let done = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let network = std::fs::File::open(&name).unwrap();
+                nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                act()
+            });
+            thread.join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs `swarm` inside a host; whatever it says.
@@ -239,12 +262,17 @@ impl Lab {
     fn situation(&self) -> String {
         let mut text = self.try_swarm(1, &["node", "ls"]).out;
         for host in 1..=self.hosts {
-            let log = lab(&["log", &host.to_string()]).out;
+            let log = self.log(host);
             let mut tail: Vec<_> = log.lines().rev().take(15).collect();
             tail.reverse();
             text = format!("{text}--- host {host}\n{}\n", tail.join("\n"));
         }
         text
+    }
+
+    /// The log of a host's daemon.
+    pub(crate) fn log(&self, host: usize) -> String {
+        lab(&["log", &host.to_string()]).out
     }
 
     /// Waits until something is true.

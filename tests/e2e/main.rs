@@ -6,7 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod clients;
+mod disk;
+mod engine;
 mod faults;
+mod flood;
+mod images;
 mod input;
 mod lab;
+mod registry;
 mod story;
