@@ -24,7 +24,8 @@ pub(super) fn decide(pass: &mut Pass<'_>) {
     pass.effect = promote(pass, raft).or_else(|| add(pass, raft)).or_else(|| remove(pass, raft));
 }
 
-/// Writes down how far each manager got in the group.
+/// Writes down how far each manager got in the group, and whether it is heard from there: its node
+/// may be well while its manager half is not, as with a damaged log.
 fn record(pass: &mut Pass<'_>, raft: &RaftMembers) {
     for place in 0..pass.roster.len() {
         let node = pass.roster.at(place);
@@ -38,10 +39,10 @@ fn record(pass: &mut Pass<'_>, raft: &RaftMembers) {
         } else {
             Membership::Removed
         };
-        if found != manager.membership {
-            pass.roster.edit(place, |node| {
-                node.manager = Some(ManagerStatus { membership: found, ..manager });
-            });
+        let silent = raft.silent.contains(&manager.raft_id);
+        let now = ManagerStatus { membership: found, silent, ..manager };
+        if now != manager {
+            pass.roster.edit(place, |node| node.manager = Some(now));
         }
     }
 }

@@ -200,6 +200,8 @@ pub struct ManagerStatus {
     pub addr: SocketAddr,
     /// How far it got.
     pub membership: Membership,
+    /// It votes, and the leader does not hear from it; its node may be well all the same.
+    pub silent: bool,
 }
 
 /// Part of a manager in the Raft group.

@@ -124,7 +124,7 @@ impl Draft {
             Some(manager) => ManagerStatus { addr, ..manager },
             None => {
                 let raft_id = self.next_raft_id()?;
-                ManagerStatus { raft_id, addr, membership: Membership::None }
+                ManagerStatus { raft_id, addr, membership: Membership::None, silent: false }
             }
         };
         let mut joined = (*node).clone();

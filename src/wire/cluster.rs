@@ -69,6 +69,7 @@ impl From<&ManagerStatus> for types::Manager {
             raft_id: it.raft_id.0,
             addr: it.addr.to_string(),
             membership: it.membership.number(),
+            silent: it.silent,
         }
     }
 }
@@ -81,6 +82,7 @@ impl TryFrom<types::Manager> for ManagerStatus {
             raft_id: RaftId(it.raft_id),
             addr: socket("addr", &it.addr)?,
             membership: Membership::numbered("membership", it.membership)?,
+            silent: it.silent,
         })
     }
 }

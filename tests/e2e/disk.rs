@@ -111,7 +111,8 @@ fn a_manager_whose_log_was_damaged_steps_aside_and_says_the_way_back() {
     });
     let refused = lab.try_swarm(3, &["service", "ls"]);
     assert!(!refused.ok && refused.err.contains("is damaged"), "{}", refused.err);
-    // The others go on, and so does the node's worker half.
+    lab.until("the others know that one manager is missing", || managers(&lab, 1) == 2);
+    // They go on, and so does the node's worker half.
     for by in [1, 2] {
         let label = format!("by=host-{by}");
         lab.swarm(by, &["service", "update", "--detach", "--label-add", &label, "web"]);

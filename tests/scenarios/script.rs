@@ -440,7 +440,8 @@ fn managers(world: &mut World) -> Vec<String> {
             Membership::Removed => "removed",
         };
         let leads = if world.raft.me == Some(manager.raft_id) { ", leads" } else { "" };
-        lines.push(format!("{} {part}{leads}", world.name_of(node.id)));
+        let silent = if manager.silent { ", silent" } else { "" };
+        lines.push(format!("{} {part}{leads}{silent}", world.name_of(node.id)));
     }
     let effects: Vec<String> = world
         .effects

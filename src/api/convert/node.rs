@@ -62,8 +62,9 @@ fn manager_status(node: &Node, leadership: Leadership) -> Option<Value> {
     let manager = node.manager.filter(|it| it.membership != Membership::Removed)?;
     let leads = leadership.leader.is_some_and(|(leader, _)| leader == manager.raft_id);
     let reachability = match node.status.reachability {
+        _ if leads => "reachable",
+        _ if manager.silent => "unreachable",
         Reachability::Reachable => "reachable",
-        Reachability::Unknown | Reachability::Unreachable if leads => "reachable",
         Reachability::Unknown => "unknown",
         Reachability::Unreachable => "unreachable",
     };

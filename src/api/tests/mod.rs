@@ -217,6 +217,7 @@ fn node(number: u8, role: Role) -> Node {
         raft_id: RaftId(u64::from(number)),
         addr: SocketAddr::from(([10, 77, 0, number], 2377)),
         membership: Membership::Voter,
+        silent: false,
     };
     Node {
         id: NodeId::from_bytes(id(number)),

@@ -291,6 +291,19 @@ async fn names_ids_and_beginnings_of_ids_are_found() {
 }
 
 #[tokio::test]
+async fn a_node_says_why_it_cannot_do_its_part() {
+    let bench = Bench::manager().await;
+    let mut broken = node(2, Role::Manager);
+    broken.manager.as_mut().unwrap().silent = true;
+    broken.description.as_mut().unwrap().degraded = "no engine".to_owned();
+    put(&bench.store(), vec![Object::Node(Arc::new(broken))]).await;
+    let shown = bench.get("/nodes/vm2").await.json();
+    assert_eq!(shown["Status"]["State"], "ready", "it is there");
+    assert_eq!(shown["Status"]["Message"], "cannot run tasks: no engine");
+    assert_eq!(shown["ManagerStatus"]["Reachability"], "unreachable");
+}
+
+#[tokio::test]
 async fn a_node_is_labelled_paused_and_promoted() {
     let bench = Bench::manager().await;
     put(&bench.store(), vec![Object::Node(Arc::new(node(2, Role::Worker)))]).await;

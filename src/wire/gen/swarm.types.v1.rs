@@ -85,6 +85,8 @@ pub struct Manager {
     /// 0 none, 1 learner, 2 voter, 3 removed
     #[prost(uint32, tag = "3")]
     pub membership: u32,
+    #[prost(bool, tag = "4")]
+    pub silent: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Service {

@@ -162,14 +162,14 @@ fn node() -> impl Strategy<Value = Node> {
     );
     let part =
         one_of(&[Membership::None, Membership::Learner, Membership::Voter, Membership::Removed]);
-    let manager =
-        (any::<u64>(), addr(), any::<u16>(), part).prop_map(|(raft_id, addr, port, membership)| {
-            ManagerStatus {
-                raft_id: RaftId(raft_id),
-                addr: SocketAddr::new(addr, port),
-                membership,
-            }
-        });
+    let manager = (any::<u64>(), addr(), any::<u16>(), part, any::<bool>()).prop_map(
+        |(raft_id, addr, port, membership, silent)| ManagerStatus {
+            raft_id: RaftId(raft_id),
+            addr: SocketAddr::new(addr, port),
+            membership,
+            silent,
+        },
+    );
     let ids = (node_id(), meta(), role());
     (ids, spec, option::of(description()), node_status(), option::of(manager)).prop_map(
         |((id, meta, certified), spec, description, status, manager)| Node {

@@ -93,6 +93,7 @@ fn node() -> Node {
             raft_id: RaftId(17),
             addr: "192.0.2.7:2377".parse().unwrap(),
             membership: Membership::Voter,
+            silent: false,
         }),
         certified: Role::Manager,
     }
