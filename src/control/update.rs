@@ -153,16 +153,31 @@ fn is_held_outdated(pass: &Pass<'_>, crew: &mut Crew, members: &[usize]) -> bool
     })
 }
 
-/// Stops old tasks whose successor runs (start-first).
+/// Stops old tasks whose successor runs (start-first), and those that serve nobody: the successor
+/// takes their place at once.
 fn retire_replaced(pass: &mut Pass<'_>, crew: &mut Crew, turns: &[Turn]) {
     for turn in turns {
-        let runs = turn
-            .new
-            .is_some_and(|place| crew.members[place].task.status.state == TaskState::Running);
-        if runs {
-            for place in &turn.old {
-                crew.want(pass, *place, TaskState::Shutdown);
-            }
+        let Some(new) = turn.new else { continue };
+        if crew.members[new].task.status.state == TaskState::Running {
+            retire(pass, crew, &turn.old);
+        } else {
+            retire_unplaced(pass, crew, &turn.old);
+        }
+    }
+}
+
+fn retire(pass: &mut Pass<'_>, crew: &mut Crew, old: &[usize]) {
+    for place in old {
+        crew.want(pass, *place, TaskState::Shutdown);
+    }
+}
+
+/// Stops old tasks without a node. Left alone, one could still be placed, where the new constraints
+/// allow it, too: then it would be as good as new and share its slot for ever.
+fn retire_unplaced(pass: &mut Pass<'_>, crew: &mut Crew, old: &[usize]) {
+    for place in old {
+        if crew.members[*place].task.node.is_none() {
+            crew.want(pass, *place, TaskState::Shutdown);
         }
     }
 }
@@ -323,11 +338,12 @@ fn roll(pass: &mut Pass<'_>, crew: &mut Crew, turns: &[Turn]) {
         due.into_iter().filter(|turn| may_try_again(pass, crew, turn)).take(free).collect();
     for turn in ready {
         let desired = match policy.order {
-            UpdateOrder::StartFirst => TaskState::Running,
+            UpdateOrder::StartFirst => {
+                retire_unplaced(pass, crew, &turn.old);
+                TaskState::Running
+            }
             UpdateOrder::StopFirst => {
-                for place in &turn.old {
-                    crew.want(pass, *place, TaskState::Shutdown);
-                }
+                retire(pass, crew, &turn.old);
                 first_desired(pass, crew, &turn.members, Timestamp::default())
             }
         };
