@@ -69,6 +69,17 @@ fn without_a_quorum_writes_are_refused_in_words_and_names_go_on() {
         !said.ok && said.err.contains("does not have a leader")
     });
     assert_eq!(lab.resolve(1, "web", "web"), addresses);
+    let label = ["service", "update", "--detach", "--label-add", "a=b", "web"];
+    let said = lab.try_swarm(1, &label);
+    assert!(!said.ok && said.err.contains("does not have a leader"), "{}", said.err);
+    let asked = lab.curl(1, "/services", &["--include"]);
+    assert!(asked.starts_with("HTTP/1.1 503") && asked.contains("have a leader"), "{asked}");
+    // What may be old is given to those who say that they know, and is marked.
+    for (path, more) in [("/services?stale=true", ""), ("/services", "X-Swarm-Stale: 1")] {
+        let asked = lab.curl(1, path, &["--include", "--header", more]);
+        assert!(asked.starts_with("HTTP/1.1 200"), "{asked}");
+        assert!(asked.contains("x-swarm-stale: true") && asked.contains("\"web\""), "{asked}");
+    }
     lab.act(&["start", "2", "daemon"]);
     lab.until("a quorum again", || lab.replicas(1, "web") == "3/3");
 }

@@ -28,6 +28,12 @@ fn wrong_input_is_refused_in_words() {
     refused(&lab, 2, &["join", "--token", &token, "10.99.0.1:2377"], &["token"]);
     let fresh = lab.swarm(1, &["join-token", "--quiet", "worker"]);
     assert_ne!(fresh, token);
+    // A token of another swarm pins another root.
+    lab.swarm(2, &["init", "--advertise-addr", "10.99.0.2"]);
+    let foreign = lab.swarm(2, &["join-token", "--quiet", "worker"]);
+    lab.swarm(2, &["leave", "--force"]);
+    let words = ["remote CA does not match fingerprint"];
+    refused(&lab, 2, &["join", "--token", &foreign, "10.99.0.1:2377"], &words);
     lab.swarm(2, &["join", "--token", &fresh, "10.99.0.1:2377"]);
 
     for (arguments, words) in [
@@ -128,14 +134,9 @@ fn stale_versions_are_out_of_sequence() {
     let payload = format!("echo x | {} config create thing -", env!("CARGO_BIN_EXE_swarm"));
     assert!(lab.exec(1, &["sh", "-c", &payload]).ok);
     let id = lab.swarm(1, &["node", "ls", "--quiet"]);
-    let socket = crate::lab::socket(1).display().to_string();
-    let curl = |path: &str, body: Option<&str>| {
-        let url = format!("http://localhost{path}");
-        let mut line = vec!["curl", "-s", "--unix-socket", &socket, &url];
-        if let Some(body) = body {
-            line.extend(["-H", "Content-Type: application/json", "-d", body]);
-        }
-        lab.exec(1, &line).out
+    let curl = |path: &str, body: Option<&str>| match body {
+        Some(body) => lab.curl(1, path, &["-H", "Content-Type: application/json", "-d", body]),
+        None => lab.curl(1, path, &[]),
     };
     let node = format!("/nodes/{id}");
     for path in ["/services/web", "/configs/thing", &node, "/swarm"] {

@@ -166,6 +166,13 @@ impl Lab {
         self.exec(host, &command)
     }
 
+    /// What a host's API answers to a request of curl's.
+    pub(crate) fn curl(&self, host: usize, path: &str, more: &[&str]) -> String {
+        let (socket, url) = (socket(host).display().to_string(), format!("http://localhost{path}"));
+        let line = ["curl", "-s", "--unix-socket", &socket, &url];
+        self.exec(host, &[&line[..], more].concat()).out
+    }
+
     /// A lab command such as `kill`, `cut`, `partition`; it must succeed.
     pub(crate) fn act(&self, arguments: &[&str]) {
         let said = lab(arguments);
