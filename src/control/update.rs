@@ -107,6 +107,10 @@ fn survey(pass: &Pass<'_>, crew: &mut Crew) -> Vec<Turn> {
     let mut turns = Vec::new();
     for range in crew.slots() {
         let slot = crew.members[range.start].task.slot;
+        // A removed node takes its slot along (`reap`, in this very pass): nothing is awaited of it.
+        if matches!(slot, Slot::Node(id) if pass.roster.place(id).is_none()) {
+            continue;
+        }
         let members: Vec<usize> = range.collect();
         let mut turn =
             Turn { slot, members, old: Vec::new(), new: None, attempt: None, is_due: false };
