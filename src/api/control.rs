@@ -204,15 +204,9 @@ pub trait NodeControl: Send + Sync + Debug {
     /// Opens a locked manager's data.
     async fn unlock(&self, key: &str) -> Result<(), ControlError>;
 
-    /// The key that unlocks managers; `None` without autolock.
-    async fn unlock_key(&self) -> Result<Option<String>, ControlError>;
-
-    /// Makes another unlock key.
-    async fn rotate_unlock_key(&self) -> Result<(), ControlError>;
-
-    /// Prepares a change of `EncryptionConfig.AutoLockManagers`, before it is proposed; refuses
-    /// with `Unsupported` what the managers cannot keep.
-    async fn prepare_autolock(&self, wanted: &ClusterSpec) -> Result<(), ControlError>;
+    /// Keeps the key of this manager's data as the state that it has applied wants it: locked with
+    /// the cluster's unlock key, or not. Other managers do the same by themselves.
+    async fn follow_lock(&self) -> Result<(), ControlError>;
 
     /// The join tokens of a cluster; pure arithmetic over its keys and generations.
     fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError>;

@@ -9,7 +9,6 @@
 //! does about its own part is behind [`NodeControl`].
 
 mod ask;
-mod base64;
 mod context;
 mod control;
 mod convert;

@@ -12,10 +12,10 @@ use super::ask::{self, Ask};
 use super::context::{Ctx, json};
 use super::error::{Code, Error};
 use super::filter::Filters;
-use super::{base64, convert, keys, lookup};
+use super::{convert, keys, lookup};
 use crate::domain::secret::{PayloadSpec, Sensitive};
 use crate::domain::validate::InvalidField;
-use crate::domain::{Config, ConfigId, Meta, Secret, SecretId};
+use crate::domain::{Config, ConfigId, Meta, Secret, SecretId, base64};
 use crate::env::seal::same;
 use crate::state::{Change, Expect, Object, ObjectKey};
 

@@ -15,9 +15,10 @@ use super::context::{Ctx, json};
 use super::control::{InitRequest, JoinRequest, Leave, Participation};
 use super::error::{Code, Error};
 use super::{convert, keys};
-use crate::domain::Cluster;
 use crate::domain::cluster::{ClusterSpec, Orchestration};
 use crate::domain::node::Availability;
+use crate::domain::unlock::Rotation;
+use crate::domain::{Cluster, UnlockKey};
 use crate::state::{Change, Expect, Object};
 
 /// How long `init` waits for the store that the daemon has announced.
@@ -175,18 +176,20 @@ pub(super) async fn update(
     check_name(&spec)?;
     "default".clone_into(&mut spec.name);
     check_spec(cluster, &spec)?;
-    if spec.encryption_config != cluster.spec.encryption_config {
-        ctx.deps.control.prepare_autolock(&spec).await?;
-    }
-    if ask.params.flag("rotateManagerUnlockKey") {
-        ctx.deps.control.rotate_unlock_key().await?;
-    }
-    let mut changed = Cluster { spec, ..(**cluster).clone() };
+    let rotation = match ask.params.flag("rotateManagerUnlockKey") {
+        true => Rotation::Rotate,
+        false => Rotation::Keep,
+    };
+    let fresh = UnlockKey::new(ctx.deps.env.entropy.key());
+    let autolock = cluster.autolock.wished(&spec.encryption_config, rotation, fresh);
+    let mut changed = Cluster { spec, autolock, ..(**cluster).clone() };
     changed.worker_token += u64::from(ask.params.flag("rotateWorkerToken"));
     changed.manager_token += u64::from(ask.params.flag("rotateManagerToken"));
     let object = Object::Cluster(Arc::new(changed));
     let change = Change::Put { object, expect: Expect::SpecAt(version) };
     ctx.propose(&read.store, &ask, vec![change]).await?;
+    // Who is told that managers lock themselves may stop this one at once.
+    ctx.deps.control.follow_lock().await?;
     Ok(StatusCode::OK.into_response())
 }
 
@@ -205,8 +208,9 @@ fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Error> {
 
 /// `GET /swarm/unlockkey`.
 pub(super) async fn unlock_key(State(ctx): State<Ctx>) -> Result<Response, Error> {
-    ctx.store()?;
-    let key = ctx.deps.control.unlock_key().await?.unwrap_or_default();
+    let read = ctx.read_to_change().await?;
+    let cluster = read.view.cluster.as_ref().ok_or_else(Error::no_leader)?;
+    let key = cluster.autolock.key.as_ref().map(UnlockKey::text).unwrap_or_default();
     Ok(json(StatusCode::OK, &json!({ "UnlockKey": key })))
 }
 

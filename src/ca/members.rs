@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::raft::{ProposeError, Store};
 use crate::state::{Change, Expect, Object, Rejection, State};
 use crate::transport::{PeerIdentity, peer};
+use crate::wire::cluster::unlock_key_to;
 use crate::wire::manager::membership_server::{Membership, MembershipServer};
 use crate::wire::manager::{JoinReply, JoinRequest, LeaveReply, LeaveRequest};
 
@@ -99,13 +100,19 @@ impl Membership for Members {
         }
         self.write_join(node, addr).await.map_err(|error| not_written(&error))?;
         let view = self.store.view();
+        let lock =
+            view.cluster.as_ref().map(|cluster| cluster.autolock.clone()).unwrap_or_default();
         let raft_id = view
             .node(node)
             .and_then(|node| node.manager)
             .map(|manager| manager.raft_id.0)
             .ok_or_else(|| Status::not_found("the node was removed"))?;
         tracing::info!(%node, %addr, raft_id, "manager joins the group");
-        Ok(Response::new(JoinReply { raft_id }))
+        Ok(Response::new(JoinReply {
+            raft_id,
+            lock_generation: lock.generation,
+            unlock_key: unlock_key_to(&lock),
+        }))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

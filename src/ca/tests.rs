@@ -60,6 +60,7 @@ fn cluster(authority: Authority) -> Cluster {
         default_network: NetworkId::from_bytes([1; 16]),
         data_path_port: 4789,
         format: 1,
+        autolock: crate::domain::Autolock::default(),
     }
 }
 

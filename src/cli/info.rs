@@ -51,7 +51,7 @@ fn pretty(info: &reply::SystemInfo) -> String {
         format!("Server Version: {}", info.server_version),
         format!("Swarm: {}", swarm.local_node_state),
     ];
-    if matches!(swarm.local_node_state.as_str(), "" | "inactive") {
+    if matches!(swarm.local_node_state.as_str(), "" | "inactive" | "locked") {
         return lines.join("\n") + "\n";
     }
     lines.push(format!(" NodeID: {}", swarm.node_id));

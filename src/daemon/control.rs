@@ -12,9 +12,10 @@ use crate::api::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
     Participation,
 };
-use crate::domain::cluster::{Cluster, ClusterSpec};
+use crate::domain::cluster::Cluster;
 use crate::domain::node::{Membership, Reachability, Role};
-use crate::domain::{ClusterId, NetworkId, NodeId};
+use crate::domain::unlock::Rotation;
+use crate::domain::{Autolock, ClusterId, NetworkId, NodeId, UnlockKey};
 use crate::identity::{found, token};
 use crate::raft::Store;
 use crate::runtime::SwarmMode;
@@ -32,7 +33,6 @@ impl NodeControl for Node {
                     .to_owned(),
             ));
         }
-        self.prepare_autolock(&request.spec).await?;
         self.admit().await?;
         let host = address::host_addresses().map_err(invalid)?;
         let listen = address::listen(&request.listen_addr, &host).map_err(invalid)?;
@@ -47,11 +47,15 @@ impl NodeControl for Node {
         let validity = request.spec.ca.node_cert_expiry.duration();
         let (authority, identity, credentials) = found(cluster, now, validity).map_err(internal)?;
         let node = identity.node;
+        let fresh = UnlockKey::new(env.entropy.key());
+        let autolock =
+            Autolock::default().wished(&request.spec.encryption_config, Rotation::Keep, fresh);
         let founding = Founding {
             cluster,
             node,
             addr: advertise,
             authority,
+            autolock: autolock.clone(),
             token_key: env.entropy.key(),
             network: NetworkId::from_bytes(env.entropy.id()),
             spec: request.spec,
@@ -61,7 +65,7 @@ impl NodeControl for Node {
         let changes = founding::changes(founding, pool, request.data_path_port).map_err(invalid)?;
         let mut record = Record::new(cluster, node, advertise, listen);
         record.managers = vec![advertise];
-        self.settle(record, &credentials, Beginning::Found(changes)).await?;
+        self.settle(record, &credentials, Beginning::Found(changes), autolock).await?;
         self.wait_connected().await?;
         Ok(node)
     }
@@ -80,6 +84,9 @@ impl NodeControl for Node {
     async fn leave(&self, leave: Leave) -> Result<(), ControlError> {
         let mut slot = self.inner.running.lock().await;
         let Some(running) = slot.as_ref() else {
+            if leave == Leave::Force && self.leave_locked().await {
+                return Ok(());
+            }
             // A node that cannot start what its record says may still be taken out by force.
             if leave == Leave::Force && self.local().participation == Participation::Error {
                 self.forget();
@@ -110,26 +117,25 @@ impl NodeControl for Node {
         Ok(())
     }
 
-    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
-        Err(ControlError::NotLocked)
+    async fn unlock(&self, key: &str) -> Result<(), ControlError> {
+        self.open_lock(key).await
     }
 
-    async fn unlock_key(&self) -> Result<Option<String>, ControlError> {
-        Ok(None)
-    }
-
-    async fn rotate_unlock_key(&self) -> Result<(), ControlError> {
-        Err(ControlError::NotLocked)
-    }
-
-    async fn prepare_autolock(&self, wanted: &ClusterSpec) -> Result<(), ControlError> {
-        if wanted.encryption_config.auto_lock_managers {
-            return Err(ControlError::Unsupported(
-                "autolock is not available in this release: the managers' data is sealed with a key that lies beside it (raft.key); leave EncryptionConfig.AutoLockManagers false"
-                    .to_owned(),
-            ));
+    async fn follow_lock(&self) -> Result<(), ControlError> {
+        let slot = self.inner.running.lock().await;
+        let Some(manager) = slot.as_ref().and_then(|running| running.manager.as_ref()) else {
+            return Ok(());
+        };
+        let view = manager.store().view();
+        drop(slot);
+        let Some(cluster) = view.cluster.clone() else { return Ok(()) };
+        let keyring = self.inner.keyring.clone();
+        let followed = self.inner.scope.blocking(move || keyring.follow(&cluster.autolock)).await;
+        match followed {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(internal(format!("{error:#}"))),
+            None => Err(ControlError::Unavailable("this manager is stopping".to_owned())),
         }
-        Ok(())
     }
 
     fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError> {
@@ -141,6 +147,9 @@ impl NodeControl for Node {
 impl Node {
     /// Refuses a node that is in a cluster already, or whose engine is in swarm mode itself.
     async fn admit(&self) -> Result<(), ControlError> {
+        if self.local().participation == Participation::Locked {
+            return Err(ControlError::Locked);
+        }
         if self.inner.running.lock().await.is_some()
             || self.local().participation == Participation::Error
         {

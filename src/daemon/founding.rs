@@ -7,7 +7,7 @@ use crate::domain::cluster::{AddressPool, Authority, Cluster, ClusterSpec};
 use crate::domain::network::Subnet;
 use crate::domain::node::{Availability, NodeSpec, NodeStatus, Role};
 use crate::domain::secret::Sensitive;
-use crate::domain::{ClusterId, Labels, Meta, Network, NetworkId, Node, NodeId};
+use crate::domain::{Autolock, ClusterId, Labels, Meta, Network, NetworkId, Node, NodeId};
 use crate::state::{Change, Expect, Object};
 
 /// The name of the network that every task joins that names none.
@@ -36,6 +36,8 @@ pub(super) struct Founding {
     pub addr: SocketAddr,
     /// Who signs.
     pub authority: Authority,
+    /// What opens the data of managers that restart.
+    pub autolock: Autolock,
     /// Key of the join tokens.
     pub token_key: [u8; 32],
     /// Id of the default network.
@@ -135,6 +137,7 @@ pub(super) fn changes(
         default_network: founding.network,
         data_path_port,
         format: FORMAT,
+        autolock: founding.autolock,
     };
     let network = Network {
         id: founding.network,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::domain::{NodeId, RaftId};
+use crate::domain::{Autolock, NodeId, RaftId};
 use crate::env::Env;
 use crate::transport::Channels;
+use crate::wire::cluster::autolock;
 use crate::wire::manager::membership_client::MembershipClient;
 use crate::wire::manager::{JoinRequest, LeaveRequest};
 
@@ -22,7 +23,8 @@ pub(super) struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Asks a manager for membership of this node, which will listen on `advertise`.
+    /// Asks a manager for membership of this node, which will listen on `advertise`. Answers its
+    /// raft id and how it is to lock its data.
     ///
     /// # Errors
     /// When it cannot be reached, or the cluster has as many managers as it may have.
@@ -30,7 +32,7 @@ impl Group<'_> {
         &self,
         manager: SocketAddr,
         advertise: SocketAddr,
-    ) -> anyhow::Result<RaftId> {
+    ) -> anyhow::Result<(RaftId, Autolock)> {
         let mut client = MembershipClient::new(self.channels.channel(manager));
         let asked = client.join(JoinRequest { addr: advertise.to_string() });
         let answer = self.env.clock.timeout(LIMIT, asked).await;
@@ -38,7 +40,9 @@ impl Group<'_> {
             .with_context(|| format!("the manager at {manager} did not answer"))?
             .map_err(|status| anyhow::anyhow!("{}", status.message()))
             .with_context(|| format!("the manager at {manager} refused"))?;
-        Ok(RaftId(reply.into_inner().raft_id))
+        let reply = reply.into_inner();
+        let lock = autolock(reply.lock_generation, &reply.unlock_key)?;
+        Ok((RaftId(reply.raft_id), lock))
     }
 
     /// Tells the others that a manager leaves; best effort, since it leaves in any case.

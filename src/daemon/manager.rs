@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use super::keyring::Keyring;
 use super::record::Record;
 use crate::ca;
 use crate::dispatcher::{self, Dispatcher};
-use crate::domain::RaftId;
 use crate::domain::timing::Timing;
-use crate::env::{Env, Scope, files};
+use crate::domain::{Autolock, RaftId};
+use crate::env::{Env, Scope};
 use crate::identity::SharedIdentity;
 use crate::leader::{self, Dial, LeaseRpc, LeaseTable, Leases};
 use crate::raft::{self, Store};
@@ -23,6 +24,9 @@ use crate::transport::{self, Channels};
 /// How long the routines of a manager may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
+/// Between two tries of writing the key of the data anew.
+const LOCK_RETRY: Duration = Duration::from_secs(1);
+
 /// What a manager half is made of.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
@@ -30,6 +34,7 @@ pub(super) struct Parts {
     pub(super) identity: SharedIdentity,
     pub(super) channels: Channels,
     pub(super) state_dir: std::path::PathBuf,
+    pub(super) keyring: Keyring,
 }
 
 /// The manager half of a node.
@@ -73,7 +78,7 @@ impl Manager {
         beginning: Beginning,
         scope: &Scope,
     ) -> anyhow::Result<Self> {
-        let Parts { env, identity, channels, state_dir } = parts.clone();
+        let Parts { env, identity, channels, state_dir, keyring } = parts.clone();
         let timing = Timing::DEFAULT;
         let listener = TcpListener::bind(record.listen).await.with_context(|| {
             format!(
@@ -87,7 +92,7 @@ impl Manager {
             node: record.node,
             addr: record.advertise,
             timing,
-            key: data_key(&env, &state_dir)?,
+            key: keyring.data_key(&Autolock::default())?,
         };
         let dial: Dial = {
             let channels = channels.clone();
@@ -99,6 +104,8 @@ impl Manager {
             raft.bootstrap(changes).await.context("cannot write the first state of the cluster")?;
         }
         let store = raft.store();
+        let locking = follow_lock(store.clone(), keyring, env.clone(), scope.clone());
+        scope.spawn("unlock-key", locking);
         let table = LeaseTable::new(timing.lease);
         let leases = Leases::new(env.clone(), store.clone(), table.clone(), dial);
         let settings = dispatcher::Settings { node: record.node, timing };
@@ -147,24 +154,38 @@ impl Manager {
     }
 }
 
-/// Removes the data of a former manager.
-pub(super) fn forget(state_dir: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(state_dir.join("raft")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => files::remove(&state_dir.join("raft.key")),
+/// Keeps the key of this manager's data as the cluster wants it.
+async fn follow_lock(store: Store, keyring: Keyring, env: Env, scope: Scope) {
+    let mut views = store.watch();
+    let mut followed = None;
+    loop {
+        let wanted = views.borrow_and_update().cluster.as_ref().map(|it| it.autolock.clone());
+        if let Some(lock) = wanted.filter(|wanted| followed.as_ref() != Some(wanted)) {
+            let (keys, next) = (keyring.clone(), lock.clone());
+            match scope.blocking(move || keys.follow(&next)).await {
+                Some(Ok(())) => followed = Some(lock),
+                Some(Err(error)) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(
+                        error,
+                        "the unlock key could not be changed here; trying again"
+                    );
+                    env.clock.sleep(LOCK_RETRY).await;
+                    continue;
+                }
+                None => return,
+            }
+        }
+        if views.changed().await.is_err() {
+            return;
+        }
     }
 }
 
-/// The key that seals the log and its snapshots on the disk; made at the first start.
-fn data_key(env: &Env, state_dir: &Path) -> anyhow::Result<[u8; 32]> {
-    let path = state_dir.join("raft.key");
-    let failed = || format!("cannot use the key of the manager's data, {}", path.display());
-    if let Some(content) = files::read(&path).with_context(failed)? {
-        return <[u8; 32]>::try_from(content.as_slice())
-            .map_err(|_| anyhow::anyhow!("it does not have 32 bytes"))
-            .with_context(failed);
+/// Removes the data of a former manager.
+pub(super) fn forget(state_dir: &Path, keyring: &Keyring) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(state_dir.join("raft")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => keyring.forget(),
     }
-    let key = env.entropy.key();
-    files::replace(&path, &key).with_context(failed)?;
-    Ok(key)
 }

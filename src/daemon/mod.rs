@@ -7,8 +7,11 @@
 mod address;
 mod background;
 mod control;
+mod enter;
 mod founding;
 mod group;
+mod keyring;
+mod locked;
 mod logs;
 mod manager;
 mod node;

@@ -3,32 +3,28 @@
 //! One change at a time: [`Node`] is a handle to state behind a lock that is held for the whole of a
 //! change. What others may see at once (`GET /info`) is published aside.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::address;
 use super::group::Group;
+use super::keyring::{Found, Keyring};
+use super::locked::{LateLink, Locked};
 use super::manager::{self, Beginning, Manager};
 use super::record::Record;
 use super::settings::Settings;
 use super::worker::{self, Worker};
-use crate::api::{ControlError, JoinRequest, LocalState, Participation};
+use crate::api::{ControlError, LocalState, Participation};
 use crate::dispatcher::Dispatcher;
 use crate::domain::node::Role;
-use crate::domain::{NodeId, RaftId};
+use crate::domain::{Autolock, NodeId, RaftId};
 use crate::env::{Env, Scope};
-use crate::identity::{CertificateDir, Credentials, NodeIdentity, SharedIdentity};
+use crate::identity::{Credentials, Keeping, SharedIdentity};
 use crate::raft::Store;
 use crate::runtime::{Runtime, docker};
-use crate::transport::{
-    self, Channels, EnrollError, Enrolment, GrpcLink, Renewal, RenewalRequest, enroll,
-};
+use crate::transport::{Channels, GrpcLink, Renewal, RenewalRequest};
 
-/// How long a node may take to become a member before `join` says that it goes on in the background.
-const JOIN_LIMIT: Duration = Duration::from_secs(20);
 /// Between two tries of something that must succeed in the end.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -43,9 +39,12 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) env: Env,
     pub(super) scope: Scope,
-    local: watch::Sender<LocalState>,
+    pub(super) local: watch::Sender<LocalState>,
     store: watch::Sender<Option<Store>>,
     dispatcher: watch::Sender<Option<Dispatcher>>,
+    pub(super) keyring: Keyring,
+    /// What runs of a manager whose data is locked. Taken after `running` where both are.
+    pub(super) locked: Mutex<Option<Locked>>,
     pub(super) running: Mutex<Option<Running>>,
 }
 
@@ -67,6 +66,8 @@ pub(super) fn start(settings: Settings, env: Env, scope: &Scope) -> Node {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let local = LocalState { hostname: hostname.trim().to_owned(), ..LocalState::default() };
     let inner = Inner {
+        keyring: Keyring::new(&settings.state_dir, &env),
+        locked: Mutex::new(None),
         settings,
         env,
         scope: scope.clone(),
@@ -106,30 +107,54 @@ impl Node {
     /// Makes the node what its record says.
     pub(super) async fn resume(&self) {
         let mut slot = self.inner.running.lock().await;
-        match self.load() {
-            Ok(None) => tracing::info!("in no swarm yet: `swarm init` or `swarm join`"),
-            Ok(Some((record, credentials))) => {
-                tracing::info!(node.id = %record.node, "resuming");
-                match self.run(record, &credentials, Beginning::Resume).await {
-                    Ok(running) => *slot = Some(running),
-                    Err(error) => self.troubled(&error),
-                }
+        let resumed = match Record::load(&self.inner.settings.state_dir) {
+            Ok(Some(record)) => self.revive(record).await,
+            Ok(None) => {
+                tracing::info!("in no swarm yet: `swarm init` or `swarm join`");
+                Ok(None)
             }
+            Err(error) => Err(error.into()),
+        };
+        match resumed {
+            Ok(running) => *slot = running,
             Err(error) => self.troubled(&error),
         }
         drop(slot);
     }
 
-    fn load(&self) -> anyhow::Result<Option<(Record, Credentials)>> {
+    /// Starts what a record asks for; `None` where that waits for an unlock key.
+    async fn revive(&self, record: Record) -> anyhow::Result<Option<Running>> {
+        let Inner { keyring, settings, .. } = &*self.inner;
+        tracing::info!(node.id = %record.node, "resuming");
+        // A demotion that was cut short: what is left of the manager is of no use.
+        let is_sealed = keyring.certificates().keeping()? == Some(Keeping::Sealed);
+        let found = keyring.look()?;
+        if found == Found::Locked && (is_sealed || self.load()?.1 == Role::Manager) {
+            self.stay_locked(record).await?;
+            return Ok(None);
+        }
+        let (credentials, role) = self.load()?;
+        let mut record = record;
+        if role == Role::Worker && (found != Found::Nothing || record.raft.is_some()) {
+            manager::forget(&settings.state_dir, keyring)?;
+            record.raft = None;
+            record.save(&settings.state_dir)?;
+        }
+        self.run(record, &credentials, Beginning::Resume, None).await.map(Some)
+    }
+
+    /// The node's credentials and the role that they give.
+    pub(super) fn load(&self) -> anyhow::Result<(Credentials, Role)> {
         let state_dir = &self.inner.settings.state_dir;
-        let Some(record) = Record::load(state_dir)? else { return Ok(None) };
-        let credentials = CertificateDir::new(state_dir).load()?.ok_or_else(|| {
+        let loaded = self.inner.keyring.certificates().load()?;
+        let credentials = loaded.ok_or_else(|| {
             anyhow::anyhow!(
                 "the node's certificate is gone from {}; restore it from a backup, or run `swarm leave --force` and join again",
                 state_dir.display()
             )
         })?;
-        Ok(Some((record, credentials)))
+        let role = credentials.certificate()?.identity.role;
+        Ok((credentials, role))
     }
 
     /// Publishes why the node is not what its record says.
@@ -143,18 +168,23 @@ impl Node {
     }
 
     /// Starts everything a record asks for. A manager half that cannot start leaves the worker half
-    /// running: containers and names do not depend on it.
+    /// running: containers and names do not depend on it. `kept` is what ran while the manager was
+    /// locked.
     pub(super) async fn run(
         &self,
         record: Record,
         credentials: &Credentials,
         beginning: Beginning,
+        kept: Option<Locked>,
     ) -> anyhow::Result<Running> {
-        let Inner { env, settings, .. } = &*self.inner;
+        let env = &self.inner.env;
         let identity = credentials.identity(&env.clock)?;
         let role = identity.certificate.identity.role;
         let identity = SharedIdentity::new(identity);
-        let scope = self.inner.scope.child("membership");
+        let scope = match &kept {
+            Some(kept) => kept.scope.clone(),
+            None => self.inner.scope.child("membership"),
+        };
         let channels = Channels::new(identity.clone(), env.clone(), scope.clone());
         let founding = matches!(beginning, Beginning::Found(_));
         let mut running = Running {
@@ -176,18 +206,34 @@ impl Node {
             tracing::error!(error = format!("{error:#}"), "the manager half does not run");
             running.trouble = format!("{error:#}");
         }
-        let link = Arc::new(GrpcLink::new(channels, env.clone(), scope.clone()));
-        let parts = worker::Parts {
-            env: env.clone(),
-            settings: settings.clone(),
-            runtime: self.engine(running.record.node, &scope),
-            link,
-        };
-        let managers = running.record.managers.clone();
-        running.worker = Some(Worker::start(&parts, &running.record, managers, &scope).await?);
+        let link = GrpcLink::new(channels, env.clone(), scope.clone());
+        running.worker = Some(match kept {
+            Some(kept) => {
+                kept.link.set(link);
+                kept.worker
+            }
+            None => self.start_worker(&running.record, LateLink::of(link), &scope).await?,
+        });
         self.keep_identity(&running);
         self.publish(&running);
         Ok(running)
+    }
+
+    /// Starts the worker half.
+    pub(super) async fn start_worker(
+        &self,
+        record: &Record,
+        link: LateLink,
+        scope: &Scope,
+    ) -> anyhow::Result<Worker> {
+        let Inner { env, settings, .. } = &*self.inner;
+        let parts = worker::Parts {
+            env: env.clone(),
+            settings: settings.clone(),
+            runtime: self.engine(record.node, scope),
+            link: Arc::new(link),
+        };
+        Worker::start(&parts, record, record.managers.clone(), scope).await
     }
 
     /// The engine of this host, as a node of the cluster sees it.
@@ -203,10 +249,16 @@ impl Node {
         beginning: Beginning,
     ) -> anyhow::Result<()> {
         let Inner { env, settings, .. } = &*self.inner;
+        let keyring = &self.inner.keyring;
         let raft_id = match (running.record.raft, &beginning) {
             (Some(raft_id), _) => raft_id,
             (None, Beginning::Found(_)) => RaftId(1),
-            (None, Beginning::Resume) => self.ask_for_membership(running).await?,
+            (None, Beginning::Resume) => {
+                let (raft_id, lock) = self.ask_for_membership(running).await?;
+                keyring.data_key(&lock)?;
+                keyring.follow(&lock)?;
+                raft_id
+            }
         };
         if running.record.raft != Some(raft_id) {
             running.record.raft = Some(raft_id);
@@ -217,6 +269,7 @@ impl Node {
             identity: running.identity.clone(),
             channels: running.channels.clone(),
             state_dir: settings.state_dir.clone(),
+            keyring: keyring.clone(),
         };
         let record = &running.record;
         let manager = Manager::start(&parts, record, raft_id, beginning, &running.scope).await?;
@@ -226,13 +279,13 @@ impl Node {
         Ok(())
     }
 
-    /// Asks the managers it knows for a raft id.
-    async fn ask_for_membership(&self, running: &Running) -> anyhow::Result<RaftId> {
+    /// Asks the managers it knows for a raft id, and how managers lock their data.
+    async fn ask_for_membership(&self, running: &Running) -> anyhow::Result<(RaftId, Autolock)> {
         let mut last = anyhow::anyhow!("no manager is known");
         for addr in &running.record.managers {
             let group = Group { channels: &running.channels, env: &self.inner.env };
             match group.join(*addr, running.record.advertise).await {
-                Ok(raft_id) => return Ok(raft_id),
+                Ok(place) => return Ok(place),
                 Err(error) => last = error,
             }
         }
@@ -281,10 +334,10 @@ impl Node {
     /// Keeps the certificate valid, and of the role that the managers want this node to have.
     fn keep_identity(&self, running: &Running) {
         let Some(worker) = &running.worker else { return };
-        let Inner { env, settings, .. } = &*self.inner;
+        let Inner { env, keyring, .. } = &*self.inner;
         let renewal = Renewal {
             identity: running.identity.clone(),
-            dir: CertificateDir::new(&settings.state_dir),
+            dir: keyring.certificates(),
             channels: running.channels.clone(),
             managers: worker.addresses(&running.record.managers, &running.scope),
             env: env.clone(),
@@ -332,7 +385,7 @@ impl Node {
             }
             Role::Worker if running.manager.is_some() || running.record.raft.is_some() => {
                 self.stop_manager(running).await;
-                manager::forget(&self.inner.settings.state_dir)?;
+                manager::forget(&self.inner.settings.state_dir, &self.inner.keyring)?;
                 running.record.raft = None;
                 running.record.save(&self.inner.settings.state_dir)?;
             }
@@ -344,52 +397,22 @@ impl Node {
         Ok(())
     }
 
-    /// Enrols and starts; what was written is taken back if it fails.
-    pub(super) async fn enrol(&self, request: JoinRequest) -> Result<(), ControlError> {
-        let host = address::host_addresses().map_err(invalid)?;
-        let listen = address::listen(&request.listen_addr, &host).map_err(invalid)?;
-        let mut remotes = Vec::new();
-        for text in &request.remote_addrs {
-            remotes.extend(transport::resolve(text).await.map_err(|error| enrolment(&error))?);
-        }
-        let first = *remotes.first().ok_or_else(|| {
-            ControlError::Invalid("at least one manager's address is needed".to_owned())
-        })?;
-        let advertise = if request.advertise_addr.is_empty() {
-            // The address from which the manager is reached is one at which it can reach us.
-            let toward = address::toward(first).await.map_err(invalid)?;
-            SocketAddr::new(toward, listen.port())
-        } else {
-            address::advertise(&request.advertise_addr, &host).map_err(invalid)?
-        };
-        let wish = Enrolment {
-            token: request.token,
-            managers: remotes.clone(),
-            availability: request.availability,
-        };
-        let enrolled = enroll(&self.inner.env, &wish).await.map_err(|error| enrolment(&error))?;
-        let NodeIdentity { cluster, node, .. } = enrolled.identity;
-        let mut record = Record::new(cluster, node, advertise, listen);
-        record.managers = remotes;
-        for addr in enrolled.managers {
-            if !record.managers.contains(&addr) {
-                record.managers.push(addr);
-            }
-        }
-        self.settle(record, &enrolled.credentials, Beginning::Resume).await
-    }
-
     /// Writes credentials and record, starts, and takes everything back if that fails.
     pub(super) async fn settle(
         &self,
         record: Record,
         credentials: &Credentials,
         beginning: Beginning,
+        lock: Autolock,
     ) -> Result<(), ControlError> {
-        let state_dir = self.inner.settings.state_dir.clone();
-        CertificateDir::new(&state_dir).save(credentials).map_err(internal)?;
-        record.save(&state_dir).map_err(internal)?;
-        let started = self.run(record, credentials, beginning).await;
+        let Inner { settings, keyring, .. } = &*self.inner;
+        if lock.key.is_some() {
+            // Before anything is written that it is to lock.
+            keyring.data_key(&lock).map_err(internal)?;
+        }
+        keyring.certificates().save(credentials).map_err(internal)?;
+        record.save(&settings.state_dir).map_err(internal)?;
+        let started = self.run(record, credentials, beginning, None).await;
         let started = match started {
             Ok(running) if running.trouble.is_empty() => Ok(running),
             Ok(mut running) => {
@@ -435,27 +458,13 @@ impl Node {
             Ok(()) | Err(_) => Ok(()),
         };
         let removed = [
-            manager::forget(state_dir).map_err(anyhow::Error::from),
+            manager::forget(state_dir, &self.inner.keyring),
             agent.map_err(anyhow::Error::from),
-            CertificateDir::new(state_dir).remove().map_err(anyhow::Error::from),
+            self.inner.keyring.certificates().remove().map_err(anyhow::Error::from),
             Record::remove(state_dir).map_err(anyhow::Error::from),
         ];
         for error in removed.into_iter().filter_map(Result::err) {
             tracing::warn!(error = format!("{error:#}"), "something of the membership remains");
-        }
-    }
-
-    /// Waits until the agent has a session.
-    pub(super) async fn wait_connected(&self) -> Result<(), ControlError> {
-        let connected = {
-            let slot = self.inner.running.lock().await;
-            slot.as_ref().and_then(|running| running.worker.as_ref()).map(Worker::connected)
-        };
-        let Some(mut connected) = connected else { return Ok(()) };
-        let waited = connected.wait_for(Option::is_some);
-        match self.inner.env.clock.timeout(JOIN_LIMIT, waited).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ControlError::JoinTimeout),
         }
     }
 
@@ -469,25 +478,14 @@ impl Node {
             }
             running.scope.cancel();
         }
+        let locked = self.inner.locked.lock().await.take();
+        if let Some(locked) = locked {
+            locked.worker.stop().await;
+            locked.scope.cancel();
+        }
     }
-}
-
-fn invalid(error: impl std::fmt::Display) -> ControlError {
-    ControlError::Invalid(error.to_string())
 }
 
 pub(super) fn internal(error: impl std::fmt::Display) -> ControlError {
     ControlError::Internal(error.to_string())
-}
-
-fn enrolment(error: &EnrollError) -> ControlError {
-    match error {
-        EnrollError::Token(_) | EnrollError::NoAddress | EnrollError::Address { .. } => {
-            ControlError::Invalid(error.to_string())
-        }
-        EnrollError::Unreachable(_)
-        | EnrollError::Refused { .. }
-        | EnrollError::Certificate { .. }
-        | EnrollError::Identity(_) => ControlError::Unavailable(error.to_string()),
-    }
 }

@@ -5,9 +5,10 @@
 //! (docs/adr/0003); what we do not know of a spec is kept in its `extra` and comes back on read.
 //!
 //! Reading order: `id`, `meta`, `resources`, `container`, `policy`, `placement`, `service`, `task`,
-//! `node`, `cluster`, `network`, `endpoint`, `secret`, `assignment`, `timing`.
+//! `node`, `cluster`, `unlock`, `network`, `endpoint`, `secret`, `assignment`, `timing`.
 
 pub mod assignment;
+pub mod base64;
 pub mod cluster;
 pub mod container;
 pub mod endpoint;
@@ -22,6 +23,7 @@ pub mod secret;
 pub mod service;
 pub mod task;
 pub mod timing;
+pub mod unlock;
 pub mod validate;
 
 pub use assignment::AssignmentSet;
@@ -36,3 +38,4 @@ pub use node::Node;
 pub use secret::{Config, Secret};
 pub use service::{Service, ServiceSpec, SpecVersion};
 pub use task::{Task, TaskState, TaskStatus};
+pub use unlock::{Autolock, UnlockKey};

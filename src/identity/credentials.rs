@@ -1,20 +1,25 @@
 //! Key, certificate and root of a node, and the file in which they lie.
 //!
 //! One file holds all three, so that a crash in the middle of a renewal cannot leave a certificate
-//! with another one's key.
+//! with another one's key. Where managers lock themselves, the private key in it is sealed.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Certificate, Identity, IdentityError, NodeIdentity, NodeKey, authority};
 use crate::domain::cluster::Authority;
 use crate::domain::node::Role;
 use crate::domain::secret::Sensitive;
-use crate::domain::{ClusterId, Timestamp};
-use crate::env::{Clock, files};
+use crate::domain::{ClusterId, Timestamp, base64};
+use crate::env::seal::SealKey;
+use crate::env::{Clock, OsEntropy, files};
 
 const END_CERTIFICATE: &str = "-----END CERTIFICATE-----";
+const BEGIN_SEALED: &str = "-----BEGIN SEALED PRIVATE KEY-----";
+const END_SEALED: &str = "-----END SEALED PRIVATE KEY-----";
+/// What the seal of a private key is bound to.
+const PURPOSE: &[u8] = b"swarm node private key";
 
 /// Everything a node needs to be somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +51,10 @@ impl Credentials {
         Certificate::from_pem(&self.certificate_pem)
     }
 
-    fn to_file(&self) -> Vec<u8> {
+    /// The file, with the private key in the form in which it is to lie there.
+    fn to_file(&self, key: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
-        let parts =
-            [self.certificate_pem.as_bytes(), self.root_pem.as_bytes(), self.key_pem.expose()];
-        for part in parts {
+        for part in [self.certificate_pem.as_bytes(), self.root_pem.as_bytes(), key] {
             text.extend_from_slice(part.trim_ascii());
             text.push(b'\n');
         }
@@ -90,17 +94,74 @@ pub fn found(
     Ok((authority, identity, Credentials { key_pem: key.pem(), certificate_pem, root_pem }))
 }
 
-/// Where the credentials of a node lie: `certificates/` in its state directory.
+/// Whether the private key is written as it is, or sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Keeping {
+    /// Whoever reads the file has the key.
+    #[default]
+    Plain,
+    /// Only who has the seal's key, too.
+    Sealed,
+}
+
+/// Where the credentials of a node lie: `certificates/` in its state directory. Clones are one
+/// place.
 #[derive(Clone, Debug)]
 pub struct CertificateDir {
     file: PathBuf,
+    manner: Arc<Mutex<Manner>>,
+}
+
+/// How the private key is written and read.
+#[derive(Debug, Default)]
+struct Manner {
+    keeping: Keeping,
+    key: Option<SealKey>,
 }
 
 impl CertificateDir {
-    /// Below a state directory. Touches nothing yet.
+    /// Below a state directory. Touches nothing yet; private keys are written as they are.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
-        Self { file: state_dir.join("certificates").join("swarm-node.pem") }
+        let file = state_dir.join("certificates").join("swarm-node.pem");
+        Self { file, manner: Arc::default() }
+    }
+
+    /// Knows the seal's key from now on, and writes as `keeping` says. Touches nothing yet.
+    pub fn hold(&self, key: SealKey, keeping: Keeping) {
+        *self.manner() = Manner { keeping, key: Some(key) };
+    }
+
+    /// Forgets the seal's key; private keys are written as they are.
+    pub fn release(&self) {
+        *self.manner() = Manner::default();
+    }
+
+    /// Keeps the private key as said from now on, and writes it anew, durably, if it lies there
+    /// otherwise. Blocks for a disk sync.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or there is no key to seal with; what is there
+    /// stays then.
+    pub fn keep(&self, keeping: Keeping) -> Result<(), IdentityError> {
+        let mut manner = self.manner();
+        let content = files::read(&self.file).map_err(|error| self.error("read", &error))?;
+        if let Some(content) = content.filter(|content| keeping_of(content) != keeping) {
+            let credentials = self.parse(&content, manner.key.as_ref())?;
+            let changed = Manner { keeping, key: manner.key.clone() };
+            self.write(&credentials, &changed)?;
+        }
+        manner.keeping = keeping;
+        Ok(())
+    }
+
+    /// How the private key lies there; `None` if this machine is no node.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn keeping(&self) -> Result<Option<Keeping>, IdentityError> {
+        let content = files::read(&self.file).map_err(|error| self.error("read", &error))?;
+        Ok(content.as_deref().map(keeping_of))
     }
 
     /// Reads the credentials; `None` if this machine is no node.
@@ -108,16 +169,9 @@ impl CertificateDir {
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn load(&self) -> Result<Option<Credentials>, IdentityError> {
+        let key = self.manner().key.clone();
         let content = files::read(&self.file).map_err(|error| self.error("read", &error))?;
-        let Some(content) = content else { return Ok(None) };
-        let damaged = std::io::Error::other(
-            "it is not a certificate, a root certificate and a key: it was changed or is damaged",
-        );
-        std::str::from_utf8(&content)
-            .ok()
-            .and_then(Credentials::from_file)
-            .map(Some)
-            .ok_or_else(|| self.error("read", &damaged))
+        content.map(|content| self.parse(&content, key.as_ref())).transpose()
     }
 
     /// Replaces the credentials, durably. Blocks for a disk sync.
@@ -125,10 +179,8 @@ impl CertificateDir {
     /// # Errors
     /// When the file cannot be written; the old credentials stand then.
     pub fn save(&self, credentials: &Credentials) -> Result<(), IdentityError> {
-        let dir = self.file.parent().unwrap_or(&self.file);
-        files::private_dir(dir)
-            .and_then(|()| files::replace(&self.file, &credentials.to_file()))
-            .map_err(|error| self.error("written", &error))
+        let manner = self.manner();
+        self.write(credentials, &manner)
     }
 
     /// Forgets the credentials, durably: this machine is no node any more.
@@ -139,6 +191,53 @@ impl CertificateDir {
         files::remove(&self.file).map_err(|error| self.error("written", &error))
     }
 
+    /// Held while the file is written, so that a renewal and a change of manner do not meet.
+    fn manner(&self) -> MutexGuard<'_, Manner> {
+        self.manner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, credentials: &Credentials, manner: &Manner) -> Result<(), IdentityError> {
+        let content = match (manner.keeping, &manner.key) {
+            (Keeping::Plain, _) => credentials.to_file(credentials.key_pem.expose()),
+            (Keeping::Sealed, Some(key)) => {
+                let sealed = key.seal(&OsEntropy, PURPOSE, credentials.key_pem.expose());
+                let text = format!("{BEGIN_SEALED}\n{}\n{END_SEALED}", base64::encode(&sealed));
+                credentials.to_file(text.as_bytes())
+            }
+            (Keeping::Sealed, None) => {
+                let locked = std::io::Error::other("the key that seals it is not known");
+                return Err(self.error("written", &locked));
+            }
+        };
+        let dir = self.file.parent().unwrap_or(&self.file);
+        files::private_dir(dir)
+            .and_then(|()| files::replace(&self.file, &content))
+            .map_err(|error| self.error("written", &error))
+    }
+
+    fn parse(&self, content: &[u8], key: Option<&SealKey>) -> Result<Credentials, IdentityError> {
+        let failed = |reason: &str| self.error("read", &std::io::Error::other(reason.to_owned()));
+        let credentials =
+            std::str::from_utf8(content).ok().and_then(Credentials::from_file).ok_or_else(|| {
+                failed(
+                    "it is not a certificate, a root certificate and a key: it was changed or is damaged",
+                )
+            })?;
+        let Some(sealed) = sealed_part(credentials.key_pem.expose()) else {
+            return Ok(credentials);
+        };
+        let Some(key) = key else {
+            return Err(failed("its private key is sealed, and what opens it is not known"));
+        };
+        let opened = base64::decode(sealed.trim())
+            .ok()
+            .and_then(|sealed| key.open(PURPOSE, &sealed).ok())
+            .ok_or_else(|| {
+                failed("its sealed private key is damaged, or belongs to another raft.key")
+            })?;
+        Ok(Credentials { key_pem: Sensitive::new(&opened), ..credentials })
+    }
+
     fn error(&self, action: &'static str, error: &std::io::Error) -> IdentityError {
         IdentityError::Files {
             path: self.file.display().to_string(),
@@ -146,4 +245,16 @@ impl CertificateDir {
             reason: error.to_string(),
         }
     }
+}
+
+fn keeping_of(content: &[u8]) -> Keeping {
+    let marker = BEGIN_SEALED.as_bytes();
+    let is_sealed = content.windows(marker.len()).any(|window| window == marker);
+    if is_sealed { Keeping::Sealed } else { Keeping::Plain }
+}
+
+/// What stands between the marks of a sealed key.
+fn sealed_part(key: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(key).ok()?.trim();
+    text.strip_prefix(BEGIN_SEALED)?.strip_suffix(END_SEALED)
 }

@@ -26,6 +26,7 @@ fn cluster(number: u8) -> Cluster {
         default_network: NetworkId::from_bytes([1; 16]),
         data_path_port: 4789,
         format: 1,
+        autolock: crate::domain::Autolock::default(),
     }
 }
 
@@ -171,6 +172,44 @@ fn credentials_lie_in_one_private_file() {
     assert!(error.contains("swarm-node.pem") && error.contains("damaged"), "{error}");
     store.remove().unwrap();
     assert_eq!(store.load().unwrap(), None);
+}
+
+#[test]
+fn a_sealed_private_key_is_read_by_its_key_alone() {
+    use crate::env::seal::SealKey;
+    let cluster = cluster(1);
+    let dir = tempfile::tempdir().unwrap();
+    let store = CertificateDir::new(dir.path());
+    let plain = issue(&cluster.authority, worker(&cluster));
+    store.save(&plain).unwrap();
+    assert!(store.keep(Keeping::Sealed).is_err(), "nothing to seal with");
+    assert_eq!(store.keeping().unwrap(), Some(Keeping::Plain));
+
+    store.hold(SealKey::new(&[1; 32]), Keeping::Plain);
+    store.keep(Keeping::Sealed).unwrap();
+    let path = dir.path().join("certificates/swarm-node.pem");
+    let file = std::fs::read(&path).unwrap();
+    let secret = plain.key_pem.expose();
+    let body = &secret[30..60];
+    assert!(!file.windows(body.len()).any(|window| window == body));
+    let loaded = store.load().unwrap().unwrap();
+    assert_eq!(loaded.key_pem.expose().trim_ascii(), secret.trim_ascii());
+    loaded.identity(&clock()).unwrap();
+
+    // Another process: without the key, with another one, with the right one.
+    let other = CertificateDir::new(dir.path());
+    assert!(other.load().unwrap_err().to_string().contains("sealed"));
+    other.hold(SealKey::new(&[2; 32]), Keeping::Sealed);
+    assert!(other.load().unwrap_err().to_string().contains("another raft.key"));
+    assert!(other.keep(Keeping::Plain).is_err(), "what cannot be opened stays as it is");
+    assert_eq!(std::fs::read(&path).unwrap(), file);
+    other.hold(SealKey::new(&[1; 32]), Keeping::Sealed);
+    let renewed = issue(&cluster.authority, worker(&cluster));
+    other.save(&renewed).unwrap();
+    assert_eq!(other.keeping().unwrap(), Some(Keeping::Sealed), "a renewal is sealed, too");
+    other.keep(Keeping::Plain).unwrap();
+    let read = CertificateDir::new(dir.path()).load().unwrap().unwrap();
+    assert_eq!(read.certificate_pem.trim(), renewed.certificate_pem.trim());
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub(crate) fn cluster() -> Cluster {
         default_network: network_id(1),
         data_path_port: 4789,
         format: 1,
+        autolock: crate::domain::Autolock::default(),
     }
 }
 

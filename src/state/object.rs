@@ -99,6 +99,7 @@ impl Object {
                 worker_token: new.worker_token.max(old.worker_token),
                 manager_token: new.manager_token.max(old.manager_token),
                 format: old.format,
+                autolock: new.autolock.over(&old.autolock, &new.spec.encryption_config),
                 ..(**new).clone()
             })),
             (Self::Node(new), Self::Node(old)) => {

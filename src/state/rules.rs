@@ -85,6 +85,9 @@ fn cluster(new: &Cluster, old: &Cluster) -> Result<(), Rejection> {
     ensure!(new.format >= old.format, "the format of the cluster never falls");
     let rises = new.worker_token >= old.worker_token && new.manager_token >= old.manager_token;
     ensure!(rises, "the generation of a join token never falls");
+    let (new, old) = (&new.autolock, &old.autolock);
+    let counts = new.generation > old.generation || new == old;
+    ensure!(counts, "an unlock key changes with its generation, which never falls");
     Ok(())
 }
 

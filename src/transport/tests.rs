@@ -179,6 +179,7 @@ fn new_cluster(number: u8, now: Timestamp) -> Cluster {
         default_network: NetworkId::from_bytes([1; 16]),
         data_path_port: 4789,
         format: 1,
+        autolock: crate::domain::Autolock::default(),
     }
 }
 

@@ -4,12 +4,15 @@ use bytes::Bytes;
 
 use super::parts::{
     Numbered, id, id_to, ip, ip_to, ipv4, json, json_to, meta, narrow, numbered, prefix, socket,
+    wrong,
 };
 use super::{DecodeError, types};
 use crate::domain::cluster::{AddressPool, Authority};
 use crate::domain::node::{ManagerStatus, Membership, NodeStatus, Reachability, Role};
 use crate::domain::secret::Sensitive;
-use crate::domain::{Cluster, ClusterId, NetworkId, Node, NodeId, RaftId, Revision, Timestamp};
+use crate::domain::{
+    Autolock, Cluster, ClusterId, NetworkId, Node, NodeId, RaftId, Revision, Timestamp, UnlockKey,
+};
 
 numbered!(Role { Worker = 0, Manager = 1 });
 numbered!(Reachability { Unknown = 0, Reachable = 1, Unreachable = 2 });
@@ -32,8 +35,27 @@ impl From<&Cluster> for types::Cluster {
             default_network: id_to(it.default_network.to_bytes()),
             data_path_port: u32::from(it.data_path_port),
             format: it.format,
+            lock_generation: it.autolock.generation,
+            unlock_key: unlock_key_to(&it.autolock),
         }
     }
+}
+
+/// The unlock key as bytes; empty where there is none.
+pub(crate) fn unlock_key_to(autolock: &Autolock) -> Bytes {
+    let key = autolock.key.as_ref();
+    key.map(|key| Bytes::copy_from_slice(key.expose())).unwrap_or_default()
+}
+
+/// Whether managers lock themselves, from the numbers and bytes of a message.
+///
+/// # Errors
+/// When the key does not have the length of one.
+pub(crate) fn autolock(generation: u64, key: &[u8]) -> Result<Autolock, DecodeError> {
+    let named = (!key.is_empty()).then(|| UnlockKey::from_slice(key));
+    let wrong_length = || wrong("unlock_key", format!("it has {} bytes, not 32", key.len()));
+    let key = named.map(|key| key.ok_or_else(wrong_length)).transpose()?;
+    Ok(Autolock { generation, key })
 }
 
 impl TryFrom<types::Cluster> for Cluster {
@@ -59,6 +81,7 @@ impl TryFrom<types::Cluster> for Cluster {
             default_network: id("default_network", &it.default_network, NetworkId::from_slice)?,
             data_path_port: narrow("data_path_port", it.data_path_port)?,
             format: it.format,
+            autolock: autolock(it.lock_generation, &it.unlock_key)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 //! `gen/` is generated from `proto/` by `scripts/gen-proto.sh`, committed, never edited.
 
 mod assignment;
-mod cluster;
+pub(crate) mod cluster;
 mod network;
 pub mod object;
 pub(crate) mod parts;

@@ -61,6 +61,7 @@ fn cluster(nodes: u64, prefix: u8) -> State {
             default_network: network,
             data_path_port: 4789,
             format: 1,
+            autolock: swarm::domain::Autolock::default(),
         }))),
         put(Object::Network(Arc::new(Network {
             id: network,

@@ -13,5 +13,6 @@ mod flood;
 mod images;
 mod input;
 mod lab;
+mod recovery;
 mod registry;
 mod story;

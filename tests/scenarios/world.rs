@@ -87,6 +87,7 @@ impl World {
             default_network: id,
             data_path_port: 4789,
             format: 1,
+            autolock: swarm::domain::Autolock::default(),
         };
         let network = Network {
             id,

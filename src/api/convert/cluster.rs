@@ -3,8 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{head, put, value};
-use crate::api::base64;
-use crate::domain::Cluster;
+use crate::domain::{Cluster, base64};
 
 /// The cluster as `GET /info` shows it; `GET /swarm` adds the join tokens.
 pub(in crate::api) fn cluster(cluster: &Cluster) -> Value {

@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use super::{head, put, value};
-use crate::api::base64;
-use crate::domain::{Config, Secret};
+use crate::domain::{Config, Secret, base64};
 
 /// A secret as `GET /secrets/{id}` shows it: never its data.
 pub(in crate::api) fn secret(secret: &Secret) -> Value {

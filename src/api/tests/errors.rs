@@ -134,7 +134,7 @@ async fn of_secrets_and_configs() {
             "rpc error: code = InvalidArgument desc = {kind} data must be larger than 0 and less than {max} bytes"
         );
         check(&bench, Method::POST, &create, r#"{"Name":"s2"}"#, (400, &text)).await;
-        let large = json!({"Name": "s2", "Data": super::super::base64::encode(&vec![0; max])});
+        let large = json!({"Name": "s2", "Data": crate::domain::base64::encode(&vec![0; max])});
         check(&bench, Method::POST, &create, &large.to_string(), (400, &text)).await;
         let text = "illegal base64 data at input byte 0";
         check(&bench, Method::POST, &create, r#"{"Name":"s2","Data":"*"}"#, (400, text)).await;

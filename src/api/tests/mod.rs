@@ -61,6 +61,7 @@ struct Control {
     state: Mutex<LocalState>,
     init: Mutex<Option<InitRequest>>,
     join: Mutex<Option<JoinRequest>>,
+    followed: Mutex<u32>,
     stores: watch::Sender<Option<Store>>,
     env: Env,
 }
@@ -118,16 +119,9 @@ impl NodeControl for Control {
         }
     }
 
-    async fn unlock_key(&self) -> Result<Option<String>, ControlError> {
-        Ok(None)
-    }
-
-    async fn rotate_unlock_key(&self) -> Result<(), ControlError> {
+    async fn follow_lock(&self) -> Result<(), ControlError> {
+        *self.followed.lock().unwrap() += 1;
         Ok(())
-    }
-
-    async fn prepare_autolock(&self, _: &ClusterSpec) -> Result<(), ControlError> {
-        Err(ControlError::Unsupported("autolock is not supported yet".to_owned()))
     }
 
     fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError> {
@@ -197,6 +191,7 @@ fn cluster(spec: ClusterSpec) -> Cluster {
         default_network: NetworkId::from_bytes(id(8)),
         data_path_port: 4789,
         format: 1,
+        autolock: crate::domain::Autolock::default(),
     }
 }
 
@@ -324,6 +319,7 @@ impl Bench {
             state: Mutex::new(LocalState { hostname: "vm".into(), ..LocalState::default() }),
             init: Mutex::default(),
             join: Mutex::default(),
+            followed: Mutex::default(),
             stores: watch::Sender::new(None),
             env: env.clone(),
         });

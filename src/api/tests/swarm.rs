@@ -77,9 +77,31 @@ async fn the_spec_is_changed_and_tokens_are_rotated() {
     };
     refuse("/CAConfig/ForceRotate", json!(1), 501, "root certificate").await;
     refuse("/CAConfig/NodeCertExpiry", json!(1), 400, "1h0m0s").await;
-    refuse("/EncryptionConfig/AutoLockManagers", json!(true), 501, "autolock").await;
     refuse("/Name", json!("mine"), 400, "must be named").await;
     assert_eq!(bench.get("/swarm/unlockkey").await.json(), json!({ "UnlockKey": "" }));
+}
+
+#[tokio::test]
+async fn the_unlock_key_is_shown_rotated_and_taken_away() {
+    let bench = Bench::manager().await;
+    let update = async |is_on: bool, flags: &str| {
+        let shown = bench.get("/swarm").await.json();
+        let mut spec = shown["Spec"].clone();
+        spec["EncryptionConfig"]["AutoLockManagers"] = json!(is_on);
+        let path = format!("/swarm/update?version={}{flags}", shown["Version"]["Index"]);
+        assert_eq!(bench.post(&path, &spec).await.status, StatusCode::OK);
+        bench.get("/swarm/unlockkey").await.json()["UnlockKey"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(update(false, "&rotateManagerUnlockKey=true").await, "", "nothing to rotate");
+    let first = update(true, "").await;
+    assert!(first.starts_with("SWMKEY-1-") && first.len() == 52, "{first}");
+    assert_eq!(update(true, "&rotateManagerUnlockKey=false").await, first);
+    let second = update(true, "&rotateManagerUnlockKey=true").await;
+    assert!(second.starts_with("SWMKEY-1-") && second != first);
+    assert_eq!(update(false, "").await, "");
+    assert_eq!(*bench.control.followed.lock().unwrap(), 5, "the manager asked is locked at once");
+    let whole = bench.get("/swarm").await.json().to_string();
+    assert!(!whole.contains("SWMKEY"), "only asked for is the key shown");
 }
 
 #[tokio::test]

@@ -93,6 +93,16 @@ fn the_cluster_is_for_ever() {
     stale_read.spec.labels.insert("a".into(), "b".into());
     done(&mut state, vec![put(stale_read, Expect::SpecAt(Revision(1)))]);
     assert_eq!(state.cluster.as_ref().unwrap().worker_token, 2, "a rotation is never undone");
+    let mut locked = state.cluster.clone().map(|it| (*it).clone()).unwrap();
+    let key = crate::domain::UnlockKey::new([7; 32]);
+    locked.autolock = crate::domain::Autolock { generation: 1, key: Some(key) };
+    locked.spec.encryption_config.auto_lock_managers = true;
+    done(&mut state, vec![put(locked.clone(), Expect::Present)]);
+    locked.autolock.key = None;
+    assert!(matches!(
+        refused(&mut state, vec![put(locked, Expect::Present)]),
+        Rejection::Broken { .. }
+    ));
     assert!(matches!(
         refused(&mut state, vec![put(cluster(), Expect::Any)]),
         Rejection::Broken { .. }

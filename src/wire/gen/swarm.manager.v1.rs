@@ -78,10 +78,15 @@ pub struct JoinRequest {
     #[prost(string, tag = "1")]
     pub addr: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinReply {
     #[prost(uint64, tag = "1")]
     pub raft_id: u64,
+    /// What the new manager locks its data with from the first byte on; as in Cluster.
+    #[prost(uint64, tag = "2")]
+    pub lock_generation: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub unlock_key: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveRequest {

@@ -47,6 +47,11 @@ pub struct Cluster {
     pub data_path_port: u32,
     #[prost(uint32, tag = "14")]
     pub format: u32,
+    #[prost(uint64, tag = "15")]
+    pub lock_generation: u64,
+    /// empty: managers do not lock themselves
+    #[prost(bytes = "bytes", tag = "16")]
+    pub unlock_key: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Node {

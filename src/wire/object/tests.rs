@@ -204,6 +204,10 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             default_network,
             data_path_port,
             format: 1,
+            autolock: crate::domain::Autolock {
+                generation: worker_token,
+                key: (prefix > 9).then(|| crate::domain::UnlockKey::new([prefix; 32])),
+            },
         }
     })
 }

@@ -70,6 +70,7 @@ fn cluster() -> Cluster {
         default_network: network_id(),
         data_path_port: 4789,
         format: 1,
+        autolock: swarm::domain::Autolock::default(),
     }
 }
 

@@ -1,9 +1,11 @@
-//! Base 64 as Go's JSON writes and reads bytes (standard alphabet, padded), with Go's error text.
+//! Base 64 as Go's JSON writes and reads bytes (standard alphabet, padded), with Go's error text. Unlock
+//! keys are spelt in it, too.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Text of bytes.
-pub(super) fn encode(bytes: &[u8]) -> String {
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group = chunk.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
@@ -28,7 +30,7 @@ fn digit(byte: u8) -> Option<u32> {
 ///
 /// # Errors
 /// Go's text, with the offset of the first byte that does not fit.
-pub(super) fn decode(text: &str) -> Result<Vec<u8>, String> {
+pub fn decode(text: &str) -> Result<Vec<u8>, String> {
     let wrong = |at: usize| format!("illegal base64 data at input byte {at}");
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut group, mut digits, mut padding) = (0u32, 0u32, 0u32);
