@@ -331,7 +331,10 @@ fn roll(pass: &mut Pass<'_>, crew: &mut Crew, turns: &[Turn]) {
     for turn in turns {
         let Some(place) = turn.attempt else { continue };
         let task = Arc::clone(&crew.members[place].task);
-        let under_way = task.status.state < TaskState::Running;
+        // A further attempt beside the old task (start-first) takes a turn as the first one did.
+        let again = turn.new.filter(|_| !turn.old.is_empty());
+        let is_under_way = |at: usize| crew.members[at].task.status.state < TaskState::Running;
+        let under_way = is_under_way(place) || again.is_some_and(is_under_way);
         if under_way || !pass.is_over(task.meta.updated_at, policy.delay, key) {
             busy += 1;
         }
