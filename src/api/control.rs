@@ -7,10 +7,12 @@ use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::domain::cluster::ClusterSpec;
 use crate::domain::node::Availability;
-use crate::domain::{Cluster, NodeId};
+use crate::domain::secret::Sensitive;
+use crate::domain::{Cluster, NodeId, Position, Timestamp};
 
 /// This node's part in a cluster (Docker: `Info.Swarm.LocalNodeState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -100,6 +102,71 @@ pub struct JoinRequest {
     pub data_path_addr: String,
     /// Whether this node takes tasks.
     pub availability: Availability,
+}
+
+/// Where a node listens and is reached, as the user wrote it; empty means as it was, or found out.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Places {
+    /// Where to listen.
+    pub listen: String,
+    /// What the other nodes are told.
+    pub advertise: String,
+}
+
+/// `POST /x/v1/restore`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreRequest {
+    /// The backup.
+    pub archive: Bytes,
+    /// What opens it.
+    pub passphrase: Sensitive,
+    /// Where this node is to be reached.
+    pub places: Places,
+}
+
+/// Whether something is done, or only told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Tell what would be done.
+    Dry,
+    /// Do it.
+    Real,
+}
+
+/// `POST /x/v1/recover`, and `POST /swarm/init` with `ForceNewCluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverRequest {
+    /// Where this node is to be reached.
+    pub places: Places,
+    /// Whether to do it.
+    pub run: Run,
+}
+
+/// What a recovery does, and from what it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The manager that remains.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub addr: SocketAddr,
+    /// The number of the new epoch: first term, and raft id of the manager.
+    pub epoch: u64,
+    /// Highest term that this manager has heard of.
+    pub term: u64,
+    /// The last entry that it has. All it has is kept.
+    pub last: Position,
+    /// Up to here it knew that entries were agreed on.
+    pub committed: u64,
+    /// Cluster time of the last change that it has.
+    pub newest: Timestamp,
+    /// The managers that are no nodes any more, with their host names.
+    pub removed: Vec<(NodeId, String)>,
+    /// Nodes before.
+    pub nodes: usize,
+    /// Services.
+    pub services: usize,
+    /// Tasks.
+    pub tasks: usize,
 }
 
 /// Whether a node may leave although that harms the cluster.
@@ -200,6 +267,13 @@ pub trait NodeControl: Send + Sync + Debug {
 
     /// Takes this node out of its cluster.
     async fn leave(&self, leave: Leave) -> Result<(), ControlError>;
+
+    /// Makes a cluster of one, this node, of a backup. Returns when its store is published.
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ControlError>;
+
+    /// Makes this manager the only one of its cluster, with all that it has; or says what that
+    /// would mean.
+    async fn recover(&self, request: RecoverRequest) -> Result<Recovery, ControlError>;
 
     /// Opens a locked manager's data.
     async fn unlock(&self, key: &str) -> Result<(), ControlError>;

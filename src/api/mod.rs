@@ -22,6 +22,7 @@ mod lookup;
 mod networks;
 mod nodes;
 mod payloads;
+mod recovery;
 mod router;
 mod server;
 mod service_logs;
@@ -33,7 +34,7 @@ mod tasks;
 
 pub use control::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
-    Participation,
+    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run,
 };
 pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};
 pub use server::{Handle, ServeError, serve};

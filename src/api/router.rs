@@ -13,7 +13,9 @@ use tower::ServiceExt;
 
 use super::context::Ctx;
 use super::error::Error;
-use super::{events, networks, nodes, payloads, service_logs, services, swarm, system, tasks};
+use super::{
+    events, networks, nodes, payloads, recovery, service_logs, services, swarm, system, tasks,
+};
 
 /// Largest request body that we read ourselves: a config of 1000 KiB in base 64, with room.
 pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
@@ -69,6 +71,7 @@ impl Api {
             .route("/healthz", get(system::healthz))
             .route("/readyz", get(system::readyz))
             .route("/x/v1/status", get(system::status))
+            .merge(recovery_routes())
             .merge(swarm_routes())
             .merge(object_routes())
             .method_not_allowed_fallback(async || Error::no_route())
@@ -91,6 +94,14 @@ impl Api {
         };
         with_headers(response)
     }
+}
+
+fn recovery_routes() -> Router<Ctx> {
+    let restore = post(recovery::restore).layer(DefaultBodyLimit::max(recovery::ARCHIVE_BYTES_MAX));
+    Router::new()
+        .route("/x/v1/backup", post(recovery::backup))
+        .route("/x/v1/restore", restore)
+        .route("/x/v1/recover", post(recovery::recover))
 }
 
 fn swarm_routes() -> Router<Ctx> {

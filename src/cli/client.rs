@@ -154,8 +154,30 @@ impl Client {
     ) -> anyhow::Result<Bytes> {
         let body = serde_json::to_vec(body).context("cannot encode the request")?;
         let path = format!("{VERSION}{}", route.path);
-        let exchange = self.exchange(Method::POST, &path, Some(body), registry_auth);
+        let header = registry_auth.map(|auth| ("X-Registry-Auth", auth));
+        let exchange = self.exchange(Method::POST, &path, Some(body), header);
         os::timeout(LONG_DEADLINE, exchange).await.ok_or_else(|| late(route, LONG_DEADLINE))?
+    }
+
+    /// Sends bytes with a header of our own, and reads what comes back as it is.
+    pub(crate) async fn post_bytes(
+        &self,
+        route: &Route,
+        body: Vec<u8>,
+        header: (&str, &str),
+    ) -> anyhow::Result<Bytes> {
+        let path = format!("{VERSION}{}", route.path);
+        let exchange = self.exchange(Method::POST, &path, Some(body), Some(header));
+        os::timeout(LONG_DEADLINE, exchange).await.ok_or_else(|| late(route, LONG_DEADLINE))?
+    }
+
+    /// Sends a request that has no body and reads an object.
+    pub(crate) async fn post_empty_for<T: DeserializeOwned>(
+        &self,
+        route: &Route,
+    ) -> anyhow::Result<T> {
+        let reply = self.call(Method::POST, route, None, LONG_DEADLINE).await?;
+        parse(&reply, route)
     }
 
     /// Sends a request that has no body.
@@ -200,9 +222,9 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-        registry_auth: Option<&str>,
+        header: Option<(&str, &str)>,
     ) -> anyhow::Result<Bytes> {
-        let response = self.send(method, path, body, registry_auth).await?;
+        let response = self.send(method, path, body, header).await?;
         let status = response.status();
         let body = response.into_body().collect().await.context("the daemon broke off")?;
         let bytes = body.to_bytes();
@@ -214,7 +236,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-        registry_auth: Option<&str>,
+        header: Option<(&str, &str)>,
     ) -> anyhow::Result<http::Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket)
             .await
@@ -235,8 +257,8 @@ impl Client {
         if body.is_some() {
             request = request.header(http::header::CONTENT_TYPE, "application/json");
         }
-        if let Some(auth) = registry_auth {
-            request = request.header("X-Registry-Auth", auth);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It decides nothing about the cluster: it translates. It does not start the daemon's own code
-//! either; `main` does, for [`Invocation::Daemon`]. Exit codes: 0 done, 1 refused or failed, 2 wrong
+//! either; `main` does, for [`Invocation::Daemon`] and [`Invocation::Verify`]. Exit codes: 0 done, 1 refused or failed, 2 wrong
 //! usage.
 
 mod base64;
@@ -37,6 +37,7 @@ use node::NodeCommand;
 use payload::{Kind, PayloadCommand};
 use service::ServiceCommand;
 use shell::{Out, Shell};
+use swarm::recovery::{BackupCommand, Verify};
 
 /// Where the daemon listens unless told otherwise.
 const SOCKET: &str = "/run/swarm/swarm.sock";
@@ -50,6 +51,8 @@ pub enum Invocation {
     Command(Box<Command>),
     /// `swarm daemon`, with the arguments that follow (and the program's name before them).
     Daemon(Vec<OsString>),
+    /// `swarm backup verify`; give what it finds to [`report`].
+    Verify(Box<Verify>),
 }
 
 /// A parsed command.
@@ -65,7 +68,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, clap::Error> {
         let rest = arguments.into_iter().enumerate().filter(|(place, _)| *place != 1);
         return Ok(Invocation::Daemon(rest.map(|(_, word)| word).collect()));
     }
-    Cli::try_parse_from(arguments).map(|cli| Invocation::Command(Box::new(Command(cli))))
+    Cli::try_parse_from(arguments).map(|cli| match cli.action {
+        Action::Backup(BackupCommand::Verify(verify)) => Invocation::Verify(Box::new(verify)),
+        _ => Invocation::Command(Box::new(Command(cli))),
+    })
 }
 
 /// Runs a command; the exit code of the program.
@@ -77,6 +83,16 @@ pub fn run(command: Command) -> u8 {
         .context("cannot start")
         .and_then(|executor| executor.block_on(command.0.run(Out::system())));
     match outcome {
+        Ok(()) => 0,
+        Err(error) if is_closed_pipe(&error) => 0,
+        Err(error) => complain(&error),
+    }
+}
+
+/// Prints a text, or the error that took its place; the exit code of the program.
+#[must_use]
+pub fn report(outcome: anyhow::Result<String>) -> u8 {
+    match outcome.and_then(|text| Ok(Out::system().line(text)?)) {
         Ok(()) => 0,
         Err(error) if is_closed_pipe(&error) => 0,
         Err(error) => complain(&error),
@@ -162,6 +178,11 @@ enum Action {
     Unlock(swarm::admin::Unlock),
     /// Manage the unlock key
     UnlockKey(swarm::admin::UnlockKey),
+    /// Back up the swarm's state, check and restore backups
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Make this manager the only one, when the majority is lost
+    Recover(swarm::recovery::Recover),
     /// Update the swarm
     Update(swarm::admin::Update),
     /// Display what this node knows of its swarm
@@ -229,6 +250,8 @@ impl Action {
             Self::Ca(command) => command.run(shell).await,
             Self::Unlock(command) => command.run(shell).await,
             Self::UnlockKey(command) => command.run(shell).await,
+            Self::Backup(command) => command.run(shell).await,
+            Self::Recover(command) => command.run(shell).await,
             Self::Update(command) => command.run(shell).await,
             Self::Info(command) => command.run(shell).await,
             Self::Version(command) => command.run(shell).await,
@@ -265,10 +288,12 @@ mod tests {
     fn daemon_goes_elsewhere_and_usage_is_checked() {
         match parse(words_of("swarm daemon --background")).unwrap() {
             Invocation::Daemon(rest) => assert_eq!(rest, words_of("swarm --background")),
-            Invocation::Command(command) => panic!("{command:?}"),
+            other => panic!("{other:?}"),
         }
         assert_eq!(parse(words_of("swarm nosuch")).unwrap_err().exit_code(), 2);
         assert_eq!(parse(words_of("swarm --help")).unwrap_err().exit_code(), 0);
+        let verify = parse(words_of("swarm backup verify today.swarm")).unwrap();
+        assert!(matches!(verify, Invocation::Verify(_)));
         let list = parse(words_of("swarm --host unix:///a node ls -q")).unwrap();
         assert!(matches!(list, Invocation::Command(_)));
     }

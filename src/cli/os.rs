@@ -68,3 +68,13 @@ pub(crate) fn read_input(path: &str, limit: usize) -> std::io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+/// Writes a file that only its owner may read, durably. A file that is there is not replaced.
+pub(crate) fn write_private(path: &std::path::Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}

@@ -10,7 +10,7 @@ use super::node::{Node, internal};
 use super::record::Record;
 use crate::api::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
-    Participation,
+    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run,
 };
 use crate::domain::cluster::Cluster;
 use crate::domain::node::{Membership, Reachability, Role};
@@ -28,10 +28,9 @@ impl NodeControl for Node {
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
         if request.force_new_cluster {
-            return Err(ControlError::Unsupported(
-                "force-new-cluster is not available in this release: recover a lost majority by starting enough of the old managers"
-                    .to_owned(),
-            ));
+            let places = Places { listen: request.listen_addr, advertise: request.advertise_addr };
+            let recovery = self.recover_here(RecoverRequest { places, run: Run::Real }).await?;
+            return Ok(recovery.node);
         }
         self.admit().await?;
         let host = address::host_addresses().map_err(invalid)?;
@@ -115,6 +114,15 @@ impl NodeControl for Node {
             self.abandon(running).await;
         }
         Ok(())
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ControlError> {
+        self.admit().await?;
+        self.restore_here(request).await
+    }
+
+    async fn recover(&self, request: RecoverRequest) -> Result<Recovery, ControlError> {
+        self.recover_here(request).await
     }
 
     async fn unlock(&self, key: &str) -> Result<(), ControlError> {

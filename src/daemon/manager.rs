@@ -14,11 +14,11 @@ use crate::ca;
 use crate::dispatcher::{self, Dispatcher};
 use crate::domain::timing::Timing;
 use crate::domain::{Autolock, RaftId};
-use crate::env::{Env, Scope};
+use crate::env::{Env, Scope, files};
 use crate::identity::SharedIdentity;
 use crate::leader::{self, Dial, LeaseRpc, LeaseTable, Leases};
 use crate::raft::{self, Store};
-use crate::state::Change;
+use crate::state::{Change, State};
 use crate::transport::{self, Channels};
 
 /// How long the routines of a manager may take to end.
@@ -52,19 +52,66 @@ pub(super) enum Beginning {
     Found(Vec<Change>),
     /// From what lies on the disk, or as a new member that the leader fills.
     Resume,
+    /// Alone, with the state of a backup or of a group that lost its majority.
+    Revive(Box<Seed>),
+}
+
+/// What a member that is alone begins with.
+#[derive(Debug)]
+pub(super) struct Seed {
+    /// Its raft id and first term.
+    pub(super) epoch: RaftId,
+    /// The state.
+    pub(super) state: State,
+    /// What makes it a state of one manager.
+    pub(super) changes: Vec<Change>,
+}
+
+impl Seed {
+    /// The folder of the log that begins with it.
+    pub(super) fn folder(&self) -> String {
+        format!("raft-{}", self.epoch)
+    }
+}
+
+impl Parts {
+    /// What the member of a group needs to know of itself.
+    pub(super) fn raft(&self, record: &Record, raft_id: RaftId) -> anyhow::Result<raft::Settings> {
+        Ok(raft::Settings {
+            dir: self.state_dir.join(&record.raft_folder),
+            raft_id,
+            node: record.node,
+            addr: record.advertise,
+            timing: Timing::DEFAULT,
+            key: self.keyring.data_key(&Autolock::default())?,
+        })
+    }
+
+    /// Writes the folder of a member that begins alone.
+    pub(super) async fn plant(
+        &self,
+        record: &Record,
+        seed: Seed,
+        scope: &Scope,
+    ) -> anyhow::Result<()> {
+        let settings = self.raft(record, seed.epoch)?;
+        raft::plant(&settings, &self.env, scope, &seed.state, seed.changes).await?;
+        Ok(())
+    }
 }
 
 impl Manager {
-    /// Starts listening, the replica and everything that works on it.
+    /// Starts listening, the replica and everything that works on it. `first` are the commands that
+    /// found a cluster.
     pub(super) async fn start(
         parts: &Parts,
         record: &Record,
         raft_id: RaftId,
-        beginning: Beginning,
+        first: Option<Vec<Change>>,
         scope: &Scope,
     ) -> anyhow::Result<Self> {
         let scope = scope.child("manager");
-        let started = Self::assemble(parts, record, raft_id, beginning, &scope).await;
+        let started = Self::assemble(parts, record, raft_id, first, &scope).await;
         if started.is_err() && !scope.shutdown(STOP_LIMIT).await {
             tracing::warn!("a manager half that did not start did not end in time, either");
         }
@@ -75,10 +122,11 @@ impl Manager {
         parts: &Parts,
         record: &Record,
         raft_id: RaftId,
-        beginning: Beginning,
+        first: Option<Vec<Change>>,
         scope: &Scope,
     ) -> anyhow::Result<Self> {
-        let Parts { env, identity, channels, state_dir, keyring } = parts.clone();
+        let settings = parts.raft(record, raft_id)?;
+        let Parts { env, identity, channels, keyring, .. } = parts.clone();
         let timing = Timing::DEFAULT;
         let listener = TcpListener::bind(record.listen).await.with_context(|| {
             format!(
@@ -86,21 +134,13 @@ impl Manager {
                 record.listen
             )
         })?;
-        let settings = raft::Settings {
-            dir: state_dir.join("raft"),
-            raft_id,
-            node: record.node,
-            addr: record.advertise,
-            timing,
-            key: keyring.data_key(&Autolock::default())?,
-        };
         let dial: Dial = {
             let channels = channels.clone();
             Arc::new(move |addr: SocketAddr| channels.channel(addr))
         };
         let link = raft::tonic_link(env.clone(), channels.clone());
         let raft = raft::start(settings, env.clone(), link, scope).await?;
-        if let Beginning::Found(changes) = beginning {
+        if let Some(changes) = first {
             raft.bootstrap(changes).await.context("cannot write the first state of the cluster")?;
         }
         let store = raft.store();
@@ -182,10 +222,13 @@ async fn follow_lock(store: Store, keyring: Keyring, env: Env, scope: Scope) {
     }
 }
 
-/// Removes the data of a former manager.
+/// Removes the data of a former manager, with what recoveries have left.
 pub(super) fn forget(state_dir: &Path, keyring: &Keyring) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(state_dir.join("raft")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        Ok(()) | Err(_) => keyring.forget(),
+    for folder in files::list(state_dir, "raft")? {
+        if folder.is_dir() {
+            std::fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
     }
+    keyring.forget()
 }

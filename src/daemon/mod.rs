@@ -16,10 +16,13 @@ mod logs;
 mod manager;
 mod node;
 mod record;
+mod recover;
+mod role;
 pub mod settings;
 mod telemetry;
 mod worker;
 
+pub use recover::verify_backup;
 pub use settings::DaemonArgs;
 
 use std::ffi::OsString;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::group::Group;
 use super::keyring::{Found, Keyring};
 use super::locked::{LateLink, Locked};
 use super::manager::{self, Beginning, Manager};
@@ -18,7 +17,7 @@ use super::worker::{self, Worker};
 use crate::api::{ControlError, LocalState, Participation};
 use crate::dispatcher::Dispatcher;
 use crate::domain::node::Role;
-use crate::domain::{Autolock, NodeId, RaftId};
+use crate::domain::{Autolock, NodeId};
 use crate::env::{Env, Scope};
 use crate::identity::{Credentials, Keeping, SharedIdentity};
 use crate::raft::Store;
@@ -40,8 +39,8 @@ pub(super) struct Inner {
     pub(super) env: Env,
     pub(super) scope: Scope,
     pub(super) local: watch::Sender<LocalState>,
-    store: watch::Sender<Option<Store>>,
-    dispatcher: watch::Sender<Option<Dispatcher>>,
+    pub(super) store: watch::Sender<Option<Store>>,
+    pub(super) dispatcher: watch::Sender<Option<Dispatcher>>,
     pub(super) keyring: Keyring,
     /// What runs of a manager whose data is locked. Taken after `running` where both are.
     pub(super) locked: Mutex<Option<Locked>>,
@@ -138,6 +137,7 @@ impl Node {
         if role == Role::Worker && (found != Found::Nothing || record.raft.is_some()) {
             manager::forget(&settings.state_dir, keyring)?;
             record.raft = None;
+            record.raft_folder = Record::first_folder();
             record.save(&settings.state_dir)?;
         }
         self.run(record, &credentials, Beginning::Resume, None).await.map(Some)
@@ -186,7 +186,7 @@ impl Node {
             None => self.inner.scope.child("membership"),
         };
         let channels = Channels::new(identity.clone(), env.clone(), scope.clone());
-        let founding = matches!(beginning, Beginning::Found(_));
+        let is_new = !matches!(beginning, Beginning::Resume);
         let mut running = Running {
             record,
             identity: identity.clone(),
@@ -199,7 +199,7 @@ impl Node {
         if role == Role::Manager
             && let Err(error) = self.start_manager(&mut running, beginning).await
         {
-            if founding {
+            if is_new {
                 scope.cancel();
                 return Err(error);
             }
@@ -240,64 +240,6 @@ impl Node {
     pub(super) fn engine(&self, node: NodeId, scope: &Scope) -> Arc<dyn Runtime> {
         let settings = docker::Settings { socket: self.inner.settings.engine.clone(), node };
         docker::start(settings, self.inner.env.clone(), scope)
-    }
-
-    /// Starts the manager half; asks for membership first, if the node has none.
-    async fn start_manager(
-        &self,
-        running: &mut Running,
-        beginning: Beginning,
-    ) -> anyhow::Result<()> {
-        let Inner { env, settings, .. } = &*self.inner;
-        let keyring = &self.inner.keyring;
-        let raft_id = match (running.record.raft, &beginning) {
-            (Some(raft_id), _) => raft_id,
-            (None, Beginning::Found(_)) => RaftId(1),
-            (None, Beginning::Resume) => {
-                let (raft_id, lock) = self.ask_for_membership(running).await?;
-                keyring.data_key(&lock)?;
-                keyring.follow(&lock)?;
-                raft_id
-            }
-        };
-        if running.record.raft != Some(raft_id) {
-            running.record.raft = Some(raft_id);
-            running.record.save(&settings.state_dir)?;
-        }
-        let parts = manager::Parts {
-            env: env.clone(),
-            identity: running.identity.clone(),
-            channels: running.channels.clone(),
-            state_dir: settings.state_dir.clone(),
-            keyring: keyring.clone(),
-        };
-        let record = &running.record;
-        let manager = Manager::start(&parts, record, raft_id, beginning, &running.scope).await?;
-        self.inner.store.send_replace(Some(manager.store()));
-        self.inner.dispatcher.send_replace(Some(manager.dispatcher()));
-        running.manager = Some(manager);
-        Ok(())
-    }
-
-    /// Asks the managers it knows for a raft id, and how managers lock their data.
-    async fn ask_for_membership(&self, running: &Running) -> anyhow::Result<(RaftId, Autolock)> {
-        let mut last = anyhow::anyhow!("no manager is known");
-        for addr in &running.record.managers {
-            let group = Group { channels: &running.channels, env: &self.inner.env };
-            match group.join(*addr, running.record.advertise).await {
-                Ok(place) => return Ok(place),
-                Err(error) => last = error,
-            }
-        }
-        Err(last.context("the managers did not take this node into their group"))
-    }
-
-    async fn stop_manager(&self, running: &mut Running) {
-        if let Some(manager) = running.manager.take() {
-            self.inner.store.send_replace(None);
-            self.inner.dispatcher.send_replace(None);
-            manager.stop().await;
-        }
     }
 
     /// Publishes what the node is.
@@ -369,32 +311,6 @@ impl Node {
                 }
             }
         });
-    }
-
-    /// Starts or ends the manager half, as the certificate now says.
-    async fn become_role(&self, role: Role) -> anyhow::Result<()> {
-        let mut slot = self.inner.running.lock().await;
-        let Some(running) = slot.as_mut() else { return Ok(()) };
-        match role {
-            Role::Manager if running.manager.is_none() => {
-                if let Some(worker) = &running.worker {
-                    running.record.managers =
-                        worker.managers().into_iter().map(|(_, addr)| addr).collect();
-                }
-                self.start_manager(running, Beginning::Resume).await?;
-            }
-            Role::Worker if running.manager.is_some() || running.record.raft.is_some() => {
-                self.stop_manager(running).await;
-                manager::forget(&self.inner.settings.state_dir, &self.inner.keyring)?;
-                running.record.raft = None;
-                running.record.save(&self.inner.settings.state_dir)?;
-            }
-            Role::Manager | Role::Worker => {}
-        }
-        running.trouble.clear();
-        self.publish(running);
-        tracing::info!(role = role.as_str(), "role changed");
-        Ok(())
     }
 
     /// Writes credentials and record, starts, and takes everything back if that fails.

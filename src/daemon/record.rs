@@ -28,8 +28,16 @@ pub(super) struct Record {
     /// Its raft id, when it is a manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<RaftId>,
+    /// The folder of its log, below the state directory, when it is a manager: another one after
+    /// each recovery, so that this file says in one write which holds.
+    #[serde(default = "Record::first_folder", skip_serializing_if = "is_first_folder")]
+    pub raft_folder: String,
     /// Managers it can ask; the ledger keeps newer ones.
     pub managers: Vec<SocketAddr>,
+}
+
+fn is_first_folder(folder: &str) -> bool {
+    folder == Record::first_folder()
 }
 
 /// Why the record cannot be used.
@@ -71,14 +79,19 @@ pub(super) enum RecordError {
 impl Record {
     /// A record in today's format.
     #[must_use]
-    pub(super) const fn new(
+    pub(super) fn new(
         cluster: ClusterId,
         node: NodeId,
         advertise: SocketAddr,
         listen: SocketAddr,
     ) -> Self {
-        let managers = Vec::new();
-        Self { format: FORMAT, cluster, node, advertise, listen, raft: None, managers }
+        let (managers, raft_folder) = (Vec::new(), Self::first_folder());
+        Self { format: FORMAT, cluster, node, advertise, listen, raft: None, raft_folder, managers }
+    }
+
+    /// The folder of a log that was never recovered.
+    pub(super) fn first_folder() -> String {
+        "raft".to_owned()
     }
 
     fn path(state_dir: &Path) -> PathBuf {
@@ -151,6 +164,11 @@ mod tests {
         assert_eq!(Record::load(dir.path()).unwrap(), None);
         record().save(dir.path()).unwrap();
         assert_eq!(Record::load(dir.path()).unwrap(), Some(record()));
+        let old = std::fs::read_to_string(dir.path().join("node.json")).unwrap();
+        assert!(!old.contains("raft-folder"), "as it always was: {old}");
+        let recovered = Record { raft_folder: "raft-7".to_owned(), ..record() };
+        recovered.save(dir.path()).unwrap();
+        assert_eq!(Record::load(dir.path()).unwrap(), Some(recovered));
         Record::remove(dir.path()).unwrap();
         assert_eq!(Record::load(dir.path()).unwrap(), None);
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::{digest, hmac};
+use ring::{digest, hmac, pbkdf2};
 
 use super::Entropy;
 
@@ -146,6 +146,16 @@ pub fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     out
 }
 
+/// A key made of a passphrase: PBKDF2-HMAC-SHA-256, which makes guessing slow. No rounds count as
+/// one.
+#[must_use]
+pub fn stretch(passphrase: &[u8], salt: &[u8], rounds: u32) -> [u8; 32] {
+    let rounds = std::num::NonZeroU32::new(rounds).unwrap_or(std::num::NonZeroU32::MIN);
+    let mut key = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, passphrase, &mut key);
+    key
+}
+
 /// Whether two byte strings are the same, in a time that does not depend on where they differ (it
 /// may depend on their lengths).
 #[must_use]
@@ -204,6 +214,14 @@ mod tests {
         // RFC 4231, test case 2.
         let mac = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex(&hmac(b"Jefe", b"what do ya want for nothing?")), mac);
+    }
+
+    #[test]
+    fn passphrases_are_stretched_as_published() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        // RFC 7914, section 11.
+        let key = "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc";
+        assert_eq!(hex(&stretch(b"passwd", b"salt", 1)), key);
     }
 
     #[test]

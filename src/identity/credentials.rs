@@ -11,7 +11,7 @@ use super::{Certificate, Identity, IdentityError, NodeIdentity, NodeKey, authori
 use crate::domain::cluster::Authority;
 use crate::domain::node::Role;
 use crate::domain::secret::Sensitive;
-use crate::domain::{ClusterId, Timestamp, base64};
+use crate::domain::{ClusterId, NodeId, Timestamp, base64};
 use crate::env::seal::SealKey;
 use crate::env::{Clock, OsEntropy, files};
 
@@ -86,12 +86,28 @@ pub fn found(
     validity: Duration,
 ) -> Result<(Authority, NodeIdentity, Credentials), IdentityError> {
     let authority = authority::create(cluster, now)?;
+    let (identity, credentials) = enlist(&authority, cluster, None, (now, validity))?;
+    Ok((authority, identity, credentials))
+}
+
+/// The credentials of a manager of a cluster whose authority is at hand: of `node`, or of a new one.
+/// Valid from now on, for a time.
+///
+/// # Errors
+/// When the authority is damaged, or there is no randomness for the key.
+pub fn enlist(
+    authority: &Authority,
+    cluster: ClusterId,
+    node: Option<NodeId>,
+    valid: (Timestamp, Duration),
+) -> Result<(NodeIdentity, Credentials), IdentityError> {
     let key = NodeKey::generate()?;
-    let identity = NodeIdentity { cluster, node: key.node_id(), role: Role::Manager };
+    let node = node.unwrap_or_else(|| key.node_id());
+    let identity = NodeIdentity { cluster, node, role: Role::Manager };
     let request = authority::Request::from_pem(&key.request()?)?;
-    let certificate_pem = authority::sign(&authority, request, identity, now, validity)?;
+    let certificate_pem = authority::sign(authority, request, identity, valid.0, valid.1)?;
     let root_pem = authority.root_pem.clone();
-    Ok((authority, identity, Credentials { key_pem: key.pem(), certificate_pem, root_pem }))
+    Ok((identity, Credentials { key_pem: key.pem(), certificate_pem, root_pem }))
 }
 
 /// Whether the private key is written as it is, or sealed.

@@ -15,7 +15,7 @@ pub mod token;
 mod tests;
 
 pub use certificate::{Certificate, NodeKey, node_id_of};
-pub use credentials::{CertificateDir, Credentials, Keeping, found};
+pub use credentials::{CertificateDir, Credentials, Keeping, enlist, found};
 pub use permit::{PERMITTED, Requirement, permitted};
 pub use tls::{
     ClientTls, Identity, MANAGER_NAME, Pin, ServerTls, SharedIdentity, explain, manager_name,

@@ -84,7 +84,7 @@ impl Machine {
         self.inner.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply_entry(&self, entry: Entry) -> Outcomes {
+    pub(super) fn apply_entry(&self, entry: Entry) -> Outcomes {
         let id = entry.log_id();
         let position = position(&id);
         let mut outcomes = Outcomes::default();

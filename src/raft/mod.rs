@@ -11,6 +11,7 @@
 //!   server ─▶ inbound ─▶ openraft, proposer          watcher: who leads; elections on evidence
 //! ```
 
+pub mod archive;
 mod codec;
 mod error;
 mod floor;
@@ -24,6 +25,7 @@ mod peer;
 mod proposer;
 mod record;
 mod replica;
+mod salvage;
 mod scribe;
 mod server;
 mod snapshots;
@@ -41,6 +43,7 @@ pub use handle::{Handle, Settings};
 pub use inbound::Inbound;
 pub use link::tonic_link;
 pub use peer::{Peer, PeerError, PeerLink};
+pub use salvage::{Salvaged, epoch, plant, salvage};
 pub use server::Rpc;
 pub use start::start;
 pub use store::{Leadership, ProposeError, ReadError, Store};

@@ -126,7 +126,7 @@ fn spawn(inbound: &Inbound, queues: Queues, settings: &Settings, scope: &Scope) 
 }
 
 /// The state machine; the log must go on where its snapshot ends.
-fn open_machine(
+pub(super) fn open_machine(
     settings: &Settings,
     env: &Env,
     scope: &Scope,
@@ -143,7 +143,7 @@ fn open_machine(
 }
 
 /// Opens the log; another process may still be letting go of it.
-async fn open_log(
+pub(super) async fn open_log(
     settings: &Settings,
     env: &Env,
     scope: &Scope,

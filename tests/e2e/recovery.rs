@@ -1,6 +1,6 @@
-//! What an operator does on a bad day: locked managers.
+//! What an operator does on a bad day: locked managers, backups, a lost majority.
 
-use crate::lab::{Lab, Said};
+use crate::lab::{IMAGE, Lab, Said};
 
 const SWARM: &str = env!("CARGO_BIN_EXE_swarm");
 
@@ -95,4 +95,105 @@ fn a_manager_that_was_down_opens_with_the_key_it_last_knew() {
         }
     });
     lab.until("all is well", || lab.ready_by(3) == 3);
+}
+
+/// The API's words of a refusal on a host.
+fn refusal(lab: &Lab, host: usize) -> String {
+    lab.try_swarm(host, &["service", "ls"]).err
+}
+
+#[test]
+fn a_backup_brings_a_lost_manager_back_and_its_workers_follow() {
+    let lab = Lab::cluster(2, 1);
+    lab.web(1, "web", 2, &["--constraint", "node.role==worker"]);
+    let before = lab.containers(2, "web");
+    let folder = crate::lab::state();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (file, key, wrong) = (path("one.swarm"), path("key"), path("wrong"));
+    std::fs::write(&key, "correct horse battery\n").unwrap();
+    std::fs::write(&wrong, "incorrect horse battery").unwrap();
+    lab.swarm(1, &["backup", "create", "--passphrase-file", &key, &file]);
+    let again = lab.try_swarm(1, &["backup", "create", "--passphrase-file", &key, &file]);
+    assert!(!again.ok, "a file that is there is not replaced");
+    let cluster = lab.swarm(1, &["info", "--format", "{{.Swarm.Cluster.ID}}"]);
+
+    // Checked without a daemon, with the right passphrase alone, and damage is found.
+    let verify = |key: &str, file: &str| {
+        lab.exec(1, &[SWARM, "backup", "verify", "--passphrase-file", key, file])
+    };
+    let verified = verify(&key, &file);
+    assert!(verified.ok && verified.out.contains(&cluster), "{verified:?}");
+    assert!(verify(&wrong, &file).err.contains("passphrase does not open"));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = path("damaged.swarm");
+    std::fs::write(&damaged, &bytes).unwrap();
+    assert!(verify(&key, &damaged).err.contains("damaged"));
+
+    // What comes after the backup is lost with the manager.
+    lab.swarm(1, &["service", "create", "--detach", "--name", "younger", IMAGE, "sleep", "inf"]);
+    lab.act(&["kill", "1", "daemon"]);
+    lab.exec(1, &["sh", "-c", "rm -rf /var/lib/swarm/*"]);
+    lab.act(&["start", "1", "daemon"]);
+    lab.until("a host of no swarm", || state(&lab, 1) == "inactive");
+    let restore = |key: &str, file: &str| {
+        let address = ["--advertise-addr", "10.99.0.1"];
+        let mut words = vec!["backup", "restore", "--passphrase-file", key];
+        words.extend_from_slice(&address);
+        words.push(file);
+        lab.try_swarm(1, &words)
+    };
+    assert!(restore(&wrong, &file).err.contains("passphrase does not open"));
+    assert!(restore(&key, &damaged).err.contains("damaged"));
+    assert_eq!(state(&lab, 1), "inactive", "a refused restore leaves nothing");
+    let restored = restore(&key, &file);
+    assert!(restored.ok && restored.out.contains("only manager"), "{restored:?}");
+    assert_eq!(lab.swarm(1, &["info", "--format", "{{.Swarm.Cluster.ID}}"]), cluster);
+    lab.until("the worker follows by itself", || {
+        lab.ready() == 2 && lab.replicas(1, "web") == "2/2"
+    });
+    assert_eq!(lab.containers(2, "web"), before, "no container was restarted");
+    assert!(!lab.swarm(1, &["service", "ls"]).contains("younger"), "it came after the backup");
+    lab.swarm(1, &["service", "scale", "web=3"]);
+}
+
+#[test]
+fn a_lost_majority_is_recovered_from_one_manager() {
+    let lab = Lab::cluster(4, 3);
+    lab.web(1, "web", 4, &[]);
+    let before = lab.all_containers(&[1, 4], "web");
+    let refused = lab.try_swarm(1, &["recover", "--force"]);
+    assert!(refused.err.contains("have a quorum"), "{refused:?}");
+    lab.act(&["stop", "3"]);
+    lab.act(&["kill", "2", "daemon"]);
+    lab.until("no leader", || refusal(&lab, 1).contains("does not have a leader"));
+    let told = lab.swarm(1, &["recover"]);
+    assert!(told.contains("would be the only manager") && told.contains("host-3"), "{told}");
+    assert!(refusal(&lab, 1).contains("does not have a leader"), "nothing was changed");
+    let done = lab.swarm(1, &["recover", "--force"]);
+    assert!(done.contains("is the only manager"), "{done}");
+    lab.until("it leads, and the worker is back", || lab.ready() == 2);
+    lab.until("everything runs", || lab.replicas(1, "web") == "4/4");
+    let after = lab.all_containers(&[1, 4], "web");
+    assert!(before.iter().all(|it| after.contains(it)), "no container was restarted");
+
+    // A manager of old comes back: it is told so, takes no part, and joins again.
+    lab.act(&["start", "2", "daemon"]);
+    lab.until("it finds no leader", || refusal(&lab, 2).contains("does not have a leader"));
+    assert_eq!(lab.swarm(1, &["node", "ls", "--quiet"]).lines().count(), 2);
+    lab.swarm(1, &["service", "update", "--detach", "--label-add", "after=recovery", "web"]);
+    lab.swarm(2, &["leave", "--force"]);
+    lab.join(2, "manager");
+    lab.until("two managers", || {
+        let status = lab.try_swarm(2, &["node", "ls", "--format", "{{.ManagerStatus}}"]).out;
+        status.lines().filter(|line| *line == "Leader" || *line == "Reachable").count() == 2
+    });
+    // And once more, by Docker's own words.
+    lab.act(&["kill", "2", "daemon"]);
+    lab.until("no leader", || refusal(&lab, 1).contains("does not have a leader"));
+    let docker = "docker -H unix:///run/swarm/swarm.sock swarm init --force-new-cluster";
+    let forced = lab.exec(1, &["sh", "-c", &format!("{docker} --advertise-addr 10.99.0.1")]);
+    assert!(forced.ok, "{forced:?}");
+    lab.until("it leads", || lab.ready() == 2 && lab.replicas(1, "web") == "4/4");
 }

@@ -111,6 +111,32 @@ impl NodeControl for Control {
         }
     }
 
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ControlError> {
+        match crate::raft::archive::read(&request.archive, request.passphrase.expose()) {
+            Ok(_) => Ok(NodeId::from_bytes(id(1))),
+            Err(error) => Err(ControlError::Invalid(error.to_string())),
+        }
+    }
+
+    async fn recover(&self, request: RecoverRequest) -> Result<Recovery, ControlError> {
+        if request.run == Run::Real {
+            return Err(ControlError::Unavailable("the managers have a quorum".to_owned()));
+        }
+        Ok(Recovery {
+            node: NodeId::from_bytes(id(1)),
+            addr: manager_addr(),
+            epoch: 7 << 20,
+            term: 6,
+            last: crate::domain::Position { term: 5, index: 41 },
+            committed: 40,
+            newest: Timestamp(1_800_000_000_000_000_000),
+            removed: vec![(NodeId::from_bytes(id(2)), "host-2".to_owned())],
+            nodes: 3,
+            services: 1,
+            tasks: 2,
+        })
+    }
+
     async fn unlock(&self, key: &str) -> Result<(), ControlError> {
         match (self.state().participation, key) {
             (Participation::Locked, "SWMKEY-1-good") => Ok(()),

@@ -129,3 +129,34 @@ async fn ping_version_and_health_answer_always() {
         LocalState { participation: Participation::Pending, ..active() };
     assert_eq!(bench.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
+
+#[tokio::test]
+async fn a_backup_is_written_checked_and_taken_back() {
+    let bench = Bench::manager().await;
+    let passphrase = |text: &str| crate::domain::base64::encode(text.as_bytes());
+    let ask = async |path: &str, secret: &str, body: Vec<u8>| {
+        let request = Request::post(path).header("host", "docker");
+        let request = request.header("x-swarm-passphrase", passphrase(secret));
+        bench.whole(request.body(Body::from(body)).unwrap()).await
+    };
+    let none = bench.post("/x/v1/backup", &json!({})).await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST);
+    assert!(none.message().contains("passphrase"), "{}", none.message());
+    let short = ask("/x/v1/backup", "short", Vec::new()).await;
+    assert!(short.message().contains("at least 12"), "{}", short.message());
+    let file = ask("/v1.41/x/v1/backup", "correct horse battery", Vec::new()).await;
+    assert_eq!(file.status, StatusCode::OK);
+    let file = file.bytes.to_vec();
+    assert!(crate::raft::archive::summary(&file).is_ok());
+    let wrong = ask("/x/v1/restore", "incorrect horse battery", file.clone()).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert!(wrong.message().contains("does not open"), "{}", wrong.message());
+    let right = ask("/x/v1/restore", "correct horse battery", file).await;
+    assert_eq!(right.status, StatusCode::OK);
+
+    let told = bench.post("/x/v1/recover?dry-run=1", &json!({})).await.json();
+    assert_eq!(told["RemovedManagers"][0]["Hostname"], "host-2");
+    assert_eq!((&told["LastIndex"], &told["CommittedIndex"]), (&json!(41), &json!(40)));
+    let refused = bench.post("/x/v1/recover", &json!({})).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -1,6 +1,5 @@
 //! `swarm init`, `swarm join`, `swarm leave`.
 
-use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
@@ -75,8 +74,8 @@ pub(crate) struct Init {
     /// Enable manager autolocking (requiring an unlock key to start a stopped manager)
     #[arg(long)]
     autolock: bool,
-    /// Recover a cluster that lost its quorum (not built yet)
-    #[arg(long, hide = true)]
+    /// Force create a new cluster from current state (see `swarm recover`, which asks first)
+    #[arg(long)]
     force_new_cluster: bool,
     #[command(flatten)]
     spec: SpecFlags,
@@ -117,12 +116,6 @@ pub(crate) struct Leave {
 impl Init {
     /// Makes a cluster of this node.
     pub(crate) async fn run(self, shell: &mut Shell) -> anyhow::Result<()> {
-        if self.force_new_cluster {
-            bail!(
-                "--force-new-cluster is not built yet: bring back enough managers for a majority, \
-                 or leave with `swarm leave --force` on every node and init again"
-            );
-        }
         start::ensure(shell).await?;
         let mut spec = ClusterSpec::default();
         self.spec.apply(&mut spec);
@@ -134,7 +127,7 @@ impl Init {
             "DataPathPort": self.data_path_port,
             "DefaultAddrPool": self.default_addr_pool,
             "SubnetSize": self.default_addr_pool_mask_length,
-            "ForceNewCluster": false,
+            "ForceNewCluster": self.force_new_cluster,
             "AutoLockManagers": self.autolock,
             "Availability": self.address.availability,
             "Spec": spec,

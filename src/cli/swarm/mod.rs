@@ -2,4 +2,5 @@
 
 pub(crate) mod admin;
 pub(crate) mod enter;
+pub(crate) mod recovery;
 pub(crate) mod start;

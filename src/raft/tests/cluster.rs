@@ -12,7 +12,7 @@ use super::{config_change, node_change};
 use crate::domain::timing::Timing;
 use crate::domain::{ConfigId, NodeId, RaftId, RequestId};
 use crate::env::{Env, Scope};
-use crate::raft::{Error, Handle, ProposeError, ReadError, Settings, start};
+use crate::raft::{Error, Handle, ProposeError, ReadError, Settings, epoch, plant, salvage, start};
 use crate::state::{Change, Expect, ObjectKey, Rejection, View};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -388,5 +388,43 @@ async fn what_was_acknowledged_survives_every_order_of_deaths() {
     for other in [second, third] {
         let other = other.read_index(LONG).await.unwrap();
         assert!(other.objects().eq(view.objects()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_alone_goes_on_with_all_that_it_had() {
+    let cluster = Cluster::new();
+    let members = cluster.three().await;
+    put(&members[0], 1).await.unwrap();
+    let index = put(&members[0], 2).await.unwrap();
+    let before = members[1].store().applied(index, &cluster.env.clock, LONG).await;
+    assert_eq!(configs(&before), 2);
+    for (member, number) in members.into_iter().zip(1..) {
+        cluster.kill(number, member).await;
+    }
+    let old = settings(cluster.dir.path(), 2);
+    let salvaged = salvage(&old, &cluster.env, &cluster.scope).await.unwrap();
+    assert!(salvaged.last >= before.position && salvaged.committed <= salvaged.last.index);
+    let objects = |view: &View| view.objects().collect::<Vec<_>>();
+    assert_eq!(objects(&salvaged.view), objects(&before));
+
+    let number = epoch(cluster.env.clock.now(), salvaged.term);
+    let dir = cluster.dir.path().join("alone");
+    let alone = Settings { dir, raft_id: RaftId(number), ..old };
+    let extra = vec![config_change(3, 10)];
+    plant(&alone, &cluster.env, &cluster.scope, &salvaged.view, extra).await.unwrap();
+    // Begun, and begun again from what the first run left.
+    for round in 0..2 {
+        let link = cluster.net.link(addr(2));
+        let started = start(alone.clone(), cluster.env.clone(), link, &cluster.scope).await;
+        let handle = started.unwrap();
+        cluster.net.add(addr(2), handle.inbound());
+        leads(&handle).await;
+        let view = handle.store().read_index(LONG).await.unwrap();
+        assert!(view.position.term >= number && number > salvaged.term);
+        assert!(view.position.index > salvaged.last.index + 1_000, "no index is used again");
+        assert_eq!(configs(&view), 3 + round);
+        put(&handle, 20 + u64::try_from(round).unwrap()).await.unwrap();
+        cluster.kill(2, handle).await;
     }
 }
