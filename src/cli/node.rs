@@ -1,12 +1,16 @@
 //! `swarm node …`.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
 use super::client::{Client, Route};
 use super::filters::Filters;
+use super::os::{self, Moment};
 use super::reply;
 use super::shell::Shell;
+use super::swarm::admin::{JoinRole, print_join_command};
 use super::swarm::enter::availability;
 use super::tasks::{self, PsArgs};
 use super::text::rows::{self, ListArgs, Listing, Row};
@@ -56,6 +60,15 @@ pub(crate) enum NodeCommand {
     #[command(after_help = "Examples:
   swarm node demote manager3")]
     Demote(NodeArgs),
+    /// Take a node out whose data is lost or damaged, and tell how its host joins again
+    #[command(after_help = "Examples:
+  swarm node replace manager3     on another manager; then what it prints, on the host itself
+
+Demotes the node if it is a manager, waits until the others do not count on its vote, and removes it.")]
+    Replace {
+        /// Name or id of the node
+        node: String,
+    },
     /// Remove one or more nodes from the swarm
     #[command(
         visible_alias = "remove",
@@ -144,6 +157,7 @@ impl NodeCommand {
             Self::Update(args) => update(shell, &args).await,
             Self::Promote(args) => change_role(shell, &args.nodes, Role::Manager).await,
             Self::Demote(args) => change_role(shell, &args.nodes, Role::Worker).await,
+            Self::Replace { node } => replace(shell, &node).await,
             Self::Rm { nodes, force } => remove(shell, &nodes.nodes, force.then_some("1")).await,
         }
     }
@@ -360,6 +374,42 @@ async fn change_role(shell: &mut Shell, names: &[String], role: Role) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// How long the managers may take to let a member go.
+const RELEASE_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks whether they have.
+const RELEASE_PAUSE: Duration = Duration::from_millis(300);
+
+async fn replace(shell: &mut Shell, name: &str) -> anyhow::Result<()> {
+    let me = resolve(&shell.client, "self").await?;
+    let id = resolve(&shell.client, name).await?;
+    if id == me {
+        bail!("node {name} is this one: run the command on another manager");
+    }
+    let node: reply::Node = shell.client.get(&Route::new(["nodes", &id])).await?;
+    let role = match node.spec.role {
+        Role::Manager => JoinRole::Manager,
+        Role::Worker => JoinRole::Worker,
+    };
+    change_role(shell, std::slice::from_ref(&id), Role::Worker).await?;
+    let since = Moment::now();
+    loop {
+        let route = Route::new(["nodes", &id]).query("force", "1");
+        match shell.client.delete(&route).await {
+            Ok(()) => break,
+            // It is still a member of the managers' group.
+            Err(error)
+                if error.to_string().contains("must be demoted")
+                    && since.elapsed() < RELEASE_LIMIT => {}
+            Err(error) => return Err(error),
+        }
+        os::sleep(RELEASE_PAUSE).await;
+    }
+    shell.out.text(format_args!(
+        "Node {id} is out of the swarm. On its host, if it is still there, run `swarm leave --force`.\n\n"
+    ))?;
+    print_join_command(shell, &me, role).await
 }
 
 async fn remove(shell: &mut Shell, names: &[String], force: Option<&str>) -> anyhow::Result<()> {

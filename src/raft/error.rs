@@ -12,7 +12,7 @@ pub enum Error {
     /// acknowledged before, so it must not take part any more.
     #[error(
         "the raft data in {} is damaged: {what}; to protect the swarm this manager takes no part in \
-         it any more. On another manager run `swarm node demote`, then `swarm node rm --force` for this node, then here \
+         it any more. On another manager run `swarm node replace` for this node, then here \
          `swarm leave --force`, and join again",
         dir.display()
     )]

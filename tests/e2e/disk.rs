@@ -102,7 +102,7 @@ fn a_manager_whose_log_was_damaged_steps_aside_and_says_the_way_back() {
     let flipped = lab.exec(3, &["sh", "-c", flip]);
     assert!(flipped.ok, "{}", flipped.err);
     lab.act(&["start", "3", "daemon"]);
-    let way = ["swarm node demote", "swarm node rm --force", "swarm leave --force", "join again"];
+    let way = ["swarm node replace", "swarm leave --force", "join again"];
     lab.until("the node says what is wrong and what to do", || {
         let info = lab.try_swarm(3, &["info"]).out;
         info.contains("Swarm: error")
@@ -120,8 +120,9 @@ fn a_manager_whose_log_was_damaged_steps_aside_and_says_the_way_back() {
     lab.until("its tasks go on", || lab.ready() == 3 && lab.replicas(1, "web") == "3/3");
     assert_eq!(lab.all_containers(&[1, 2, 3], "web"), before);
     // The way back, step by step as it was told.
-    lab.swarm(1, &["node", "demote", &id]);
-    lab.until("it may be removed", || lab.try_swarm(1, &["node", "rm", "--force", &id]).ok);
+    assert!(lab.try_swarm(1, &["node", "replace", "self"]).err.contains("on another manager"));
+    let told = lab.swarm(1, &["node", "replace", &id]);
+    assert!(told.contains("swarm leave --force") && told.contains("join --token"), "{told}");
     lab.swarm(3, &["leave", "--force"]);
     lab.join(3, "manager");
     lab.until("three managers again", || managers(&lab, 1) == 3 && managers(&lab, 3) == 3);

@@ -339,7 +339,7 @@ async fn damage_is_refused_with_a_way_out() {
         start(settings, cluster.env.clone(), link, &cluster.scope).await
     };
     let refused = again().await.unwrap_err().to_string();
-    assert!(refused.contains("swarm node rm --force"), "{refused}");
+    assert!(refused.contains("swarm node replace"), "{refused}");
     std::fs::write(&floor, kept).unwrap();
     let mut other = settings(cluster.dir.path(), 1);
     other.key = [77; 32];
