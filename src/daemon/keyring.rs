@@ -13,7 +13,8 @@
 //!
 //! ```text
 //!   raft.key   [magic: 8][0 plain, 1 locked][generation: 8][data key, sealed if locked][digest: 8]
-//!              or, of releases without a lock, the 32 bytes of the data key
+//!              or, while it was never locked, the 32 bytes of the data key: as releases without a
+//!              lock read and write it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -213,6 +214,9 @@ impl Keyring {
 
     fn write(&self, opened: &Opened) -> anyhow::Result<()> {
         let Opened { data_key, lock } = opened;
+        if *lock == Autolock::default() {
+            return files::replace(&self.path, data_key).with_context(|| self.failed());
+        }
         let mut content = MAGIC.to_vec();
         content.push(if lock.key.is_some() { LOCKED } else { PLAIN });
         content.extend_from_slice(&lock.generation.to_le_bytes());

@@ -135,6 +135,8 @@ fn the_power_may_go_between_any_two_steps() {
 fn keys_of_older_releases_are_read_and_damage_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("raft.key");
+    let never_locked = keyring(dir.path()).data_key(&Autolock::default()).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), never_locked, "older releases read it");
     std::fs::write(&path, [9; 32]).unwrap();
     let ring = keyring(dir.path());
     assert_eq!(ring.data_key(&Autolock::default()).unwrap(), [9; 32]);

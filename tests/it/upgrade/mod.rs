@@ -82,6 +82,21 @@ fn format_1_is_read() {
     assert_eq!(AssignmentDiff::try_from(message), Ok(samples::diff()));
 }
 
+/// The lock came after format-1.txt: two fields at the end of the cluster.
+#[test]
+fn a_locked_cluster_is_written_and_read_as_ever() {
+    let (_, object) = samples::objects().into_iter().find(|(name, _)| *name == "cluster").unwrap();
+    let Object::Cluster(cluster) = object else { panic!("not a cluster") };
+    let key = Some(swarm::domain::UnlockKey::new([7; 32]));
+    let autolock = swarm::domain::Autolock { generation: 5, key };
+    let locked = swarm::domain::Cluster { autolock, ..(*cluster).clone() };
+    let object = Object::Cluster(std::sync::Arc::new(locked));
+    let bytes = encode_object(&object);
+    let appended = [&[0x78, 5, 0x82, 0x01, 32][..], &[7; 32]].concat();
+    assert!(bytes.ends_with(&appended), "{bytes:02x?}");
+    assert_eq!(decode_object(&bytes), Ok::<Object, _>(object));
+}
+
 #[test]
 fn every_kind_has_its_bytes() {
     let kinds: std::collections::BTreeSet<_> =
