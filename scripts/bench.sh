@@ -3,14 +3,15 @@
 #
 #   scripts/bench.sh [RUNS]     RUNS per figure (default 10)
 #
-# Every figure of a comparison is taken in turn (ours, theirs, ours, …) with the same client program (the stock docker CLI),
-# the same image and an Engine of its own for each; read the ratios, the absolute times are those of a noisy machine.
+# Every figure of a comparison is taken in turn (ours, theirs, ours, …) by the same client, with the same image and an Engine of
+# its own for each; read the ratios, the absolute times are those of a noisy machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 runs=${1:-10}
 export LAB_NAME=swb LAB_STATE=/var/tmp/swarm-bench
-trap './scripts/lab.sh down >/dev/null 2>&1 || true' EXIT
+tap=
+trap '[ -z "$tap" ] || kill "$tap" 2>/dev/null; ./scripts/lab.sh down >/dev/null 2>&1 || true' EXIT
 install_tools
 cargo build --locked --release --quiet
 export SWARM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/swarm
@@ -18,38 +19,26 @@ sock() { echo "$LAB_STATE/$LAB_NAME-h$1/sock/$2.sock"; }
 swarm() { local k=$1; shift; ./scripts/lab.sh exec "$k" "$SWARM_BIN" "$@"; }
 now() { date +%s%N; }
 median() { sort -n | awk '{v[NR]=$1} END {print (NR%2) ? v[(NR+1)/2] : (v[NR/2]+v[NR/2+1])/2}'; }
-worst() { sort -n | tail -1; }
-
-# Milliseconds from the client's start to the start of the container's process. Arguments: API socket, engine socket, options.
-create_to_running() {
-    local api=$1 engine=$2 name=bench-$RANDOM-$RANDOM began id started; shift 2
-    began=$(now)
-    docker -H "unix://$api" service create --detach --no-resolve-image --name "$name" "$@" swarm/bench sleep inf >/dev/null
-    for _ in $(seq 600); do
-        id=$(docker -H "unix://$engine" ps --quiet --filter "label=com.docker.swarm.service.name=$name" | head -1)
-        [ -n "$id" ] && break
-        sleep 0.05
-    done
-    started=$(date +%s%N --date "$(docker -H "unix://$engine" inspect --format '{{.State.StartedAt}}' "$id")")
-    docker -H "unix://$api" service rm "$name" >/dev/null
-    echo $(( (started - began) / 1000000 ))
-}
+worst() { sort -n | tail --lines=1; }
+program=$(cargo bench --locked --bench engine --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p')
 
 echo "hosts: 1-3 a cluster of ours, 4 a node of Docker Swarm" >&2
 ./scripts/lab.sh down >/dev/null 2>&1 || true
-./scripts/lab.sh hosts 4
+# Theirs must not ask a registry that cannot be reached for every task.
+DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1 ./scripts/lab.sh hosts 4
 ./scripts/make-image.sh >"$LAB_STATE/image.tar"
 for k in 1 2 3 4; do ./scripts/lab.sh load $k "$LAB_STATE/image.tar" swarm/bench >/dev/null; done
+# Between our daemon and its engine: notes when a container is asked for.
+./scripts/lab.sh exec 1 mv /run/docker.sock /run/engine.sock
+./scripts/lab.sh exec 1 "$program" tap /run/docker.sock /run/engine.sock "$LAB_STATE/tap.log" &
+tap=$!
+until ./scripts/lab.sh exec 1 test -S /run/docker.sock; do sleep 0.05; done
 swarm 1 init --advertise-addr 10.99.0.1 >/dev/null
 docker -H "unix://$(sock 4 docker)" swarm init --advertise-addr 10.99.0.4 >/dev/null
 docker -H "unix://$(sock 4 docker)" network create --driver overlay bench >/dev/null
-host_ours=() host_theirs=() net_ours=() net_theirs=()
-for _ in $(seq "$runs"); do
-    host_ours+=("$(create_to_running "$(sock 1 swarm)" "$(sock 1 docker)" --network host)")
-    host_theirs+=("$(create_to_running "$(sock 4 docker)" "$(sock 4 docker)" --network host)")
-    net_ours+=("$(create_to_running "$(sock 1 swarm)" "$(sock 1 docker)")")
-    net_theirs+=("$(create_to_running "$(sock 4 docker)" "$(sock 4 docker)" --network bench)")
-done
+beside=$("$program" compare --ours "$(sock 1 swarm)" "$(sock 1 docker)" --theirs "$(sock 4 docker)" "$(sock 4 docker)" \
+    --log "$LAB_STATE/tap.log" --image swarm/bench --network bench --runs "$runs")
+echo "$beside"
 
 echo "idle and failover with three managers" >&2
 for k in 2 3; do
@@ -78,17 +67,10 @@ for run in $(seq "$runs"); do
 done
 plan=$(cargo bench --locked --quiet --bench plan 2>/dev/null)
 
-row() { # name ours theirs
-    local a b; a=$(printf '%s\n' $2 | median); b=$(printf '%s\n' $3 | median)
-    awk -v n="$1" -v a="$a" -v b="$b" 'BEGIN {printf "| %s | %.0f ms | %.0f ms | %.2f |\n", n, a, b, b/a}'
-}
 {
     echo "# Benchmarks"; echo
     echo "Written by \`scripts/bench.sh $runs\` on $(date -u +%F): $(nproc) cores, $(awk -F: '/model name/ {print $2; exit}' /proc/cpuinfo | xargs), Linux $(uname -r), Docker Engine $(docker -H "unix://$(sock 1 docker)" version --format '{{.Server.Version}}'). Medians of $runs runs, taken in turn."
-    echo; echo "## Beside Docker Swarm"; echo
-    echo "| one service created, client start to process start | ours | Docker Swarm | theirs / ours |"; echo "|---|---|---|---|"
-    row "host network" "${host_ours[*]}" "${host_theirs[*]}"
-    row "own address (default network, overlay)" "${net_ours[*]}" "${net_theirs[*]}"
+    echo; echo "## Beside Docker Swarm and the bare Engine"; echo; echo "$beside"
     echo; echo "## By ourselves"; echo; echo "| what | figure |"; echo "|---|---|"
     echo "| leader killed (\`kill -9\`) to next write acknowledged, client start included: median, worst of $runs | $(printf '%s\n' "${failover[@]}" | median) ms, $(printf '%s\n' "${failover[@]}" | worst) ms |"
     echo "| idle leader of three: CPU | $idle % of a core |"

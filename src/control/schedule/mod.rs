@@ -38,26 +38,72 @@ struct Group {
     members: Vec<usize>,
 }
 
-/// How many tasks of a service each node has.
+/// How many tasks of one service each node has. Scratch: what a service does not touch costs nothing.
+#[derive(Default)]
 struct Counts {
+    nodes: Vec<Count>,
+    /// Places with a count that is not zero.
+    touched: Vec<usize>,
+}
+
+/// The tasks of a service on one node.
+#[derive(Clone, Default, PartialEq)]
+struct Count {
     /// All live tasks.
-    live: Vec<u32>,
+    live: u32,
     /// Live tasks that run what is wanted, and those that do not. A bound on replicas counts each
     /// kind apart, or start-first could never replace the old ones.
-    kinds: [Vec<u32>; 2],
+    kinds: [u32; 2],
     /// Failures of late.
-    failures: Vec<u32>,
+    failures: u32,
+}
+
+impl Counts {
+    /// Forgets the last service and counts the tasks of another.
+    fn count(&mut self, pass: &Pass<'_>, crew: &mut Crew) {
+        for place in self.touched.drain(..) {
+            self.nodes[place] = Count::default();
+        }
+        self.nodes.resize(pass.roster.len(), Count::default());
+        for member in 0..crew.members.len() {
+            let task = Arc::clone(&crew.members[member].task);
+            let Some(place) = task.node.and_then(|id| pass.roster.place(id)) else { continue };
+            if crew.members[member].is_live() {
+                let kind = usize::from(crew.is_outdated(pass, &task));
+                self.add(place, kind);
+            }
+            let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+            if failed && pass.now.since(task.meta.updated_at) < FAILURES_WINDOW {
+                self.touch(place).failures += 1;
+            }
+        }
+    }
+
+    fn touch(&mut self, place: usize) -> &mut Count {
+        if self.nodes[place] == Count::default() {
+            self.touched.push(place);
+        }
+        &mut self.nodes[place]
+    }
+
+    /// Counts one more live task.
+    fn add(&mut self, place: usize, kind: usize) {
+        let count = self.touch(place);
+        count.live += 1;
+        count.kinds[kind] += 1;
+    }
 }
 
 pub(super) fn decide(pass: &mut Pass<'_>, crews: &mut [Crew]) {
     let Some(mut usage) = pass.usage.take() else { return };
     let mut stuck = Vec::new();
+    let mut counts = Counts::default();
     for (index, crew) in crews.iter_mut().enumerate() {
         let groups = groups(crew, index);
         if groups.is_empty() {
             continue;
         }
-        let mut counts = count(pass, crew);
+        counts.count(pass, crew);
         for mut group in groups {
             let facts = crew.facts(pass, group.version);
             place(pass, crew, &mut group, (&facts, &mut usage, &mut counts));
@@ -67,15 +113,14 @@ pub(super) fn decide(pass: &mut Pass<'_>, crews: &mut [Crew]) {
         }
     }
     // Only now is it known what the placed ones have left.
-    let mut counted: Option<(usize, Counts)> = None;
+    let mut counted = None;
     for group in stuck {
         let crew = &mut crews[group.crew];
-        let counts = match counted.take() {
-            Some((of, counts)) if of == group.crew => counts,
-            _ => count(pass, crew),
-        };
+        if counted != Some(group.crew) {
+            counts.count(pass, crew);
+            counted = Some(group.crew);
+        }
         explain(pass, crew, &group, (&usage, &counts));
-        counted = Some((group.crew, counts));
     }
 }
 
@@ -104,29 +149,6 @@ fn groups(crew: &Crew, index: usize) -> Vec<Group> {
     groups
 }
 
-fn count(pass: &Pass<'_>, crew: &mut Crew) -> Counts {
-    let nodes = pass.roster.len();
-    let mut counts = Counts {
-        live: vec![0; nodes],
-        kinds: [vec![0; nodes], vec![0; nodes]],
-        failures: vec![0; nodes],
-    };
-    for member in 0..crew.members.len() {
-        let task = Arc::clone(&crew.members[member].task);
-        let Some(place) = task.node.and_then(|id| pass.roster.place(id)) else { continue };
-        if crew.members[member].is_live() {
-            counts.live[place] += 1;
-            let kind = usize::from(crew.is_outdated(pass, &task));
-            counts.kinds[kind][place] += 1;
-        }
-        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-        if failed && pass.now.since(task.meta.updated_at) < FAILURES_WINDOW {
-            counts.failures[place] += 1;
-        }
-    }
-    counts
-}
-
 /// Places as many tasks of a group as fit; the rest stays in it.
 fn place(
     pass: &mut Pass<'_>,
@@ -144,7 +166,7 @@ fn place(
         };
         for place in places {
             let rank = open(pass, crew, (facts, usage, counts), place);
-            tree.insert(facts.spread(), pass.roster.at(place), counts.live[place], rank);
+            tree.insert(facts.spread(), pass.roster.at(place), counts.nodes[place].live, rank);
         }
     }
     let mut waiting = std::mem::take(&mut group.members).into_iter();
@@ -180,7 +202,7 @@ fn open(
 ) -> Option<Rank> {
     let node = pass.roster.at(place);
     let kind = usize::from(crew.is_outdated_on(pass, facts.number, Some(node.id)));
-    let fits = refusal(node, facts, usage.at(place), counts.kinds[kind][place]).is_none();
+    let fits = refusal(node, facts, usage.at(place), counts.nodes[place].kinds[kind]).is_none();
     fits.then(|| rank(usage, counts, place))
 }
 
@@ -192,10 +214,8 @@ fn take(
     place: usize,
 ) {
     usage.take(place, &facts.needs);
-    counts.live[place] += 1;
     let node = pass.roster.at(place).id;
-    let kind = usize::from(crew.is_outdated_on(pass, facts.number, Some(node)));
-    counts.kinds[kind][place] += 1;
+    counts.add(place, usize::from(crew.is_outdated_on(pass, facts.number, Some(node))));
 }
 
 /// The best node for one task. A few tasks do not pay for a heap of all nodes: the first node in the
@@ -217,10 +237,10 @@ fn search(
 }
 
 fn rank(usage: &Usage, counts: &Counts, place: usize) -> Rank {
-    let failures = counts.failures[place];
+    let count = &counts.nodes[place];
     Rank {
-        failures: if failures >= FAILURES_MAX { failures } else { 0 },
-        of_service: counts.live[place],
+        failures: if count.failures >= FAILURES_MAX { count.failures } else { 0 },
+        of_service: count.live,
         tasks: usage.at(place).tasks,
         place,
     }
@@ -253,7 +273,7 @@ fn explain(
     for (place, node) in pass.roster.iter().enumerate() {
         if group.pinned.is_none_or(|id| id == node.id) {
             let kind = usize::from(crew.is_outdated_on(pass, group.version, Some(node.id)));
-            refusals.add(refusal(node, &facts, usage.at(place), counts.kinds[kind][place]));
+            refusals.add(refusal(node, &facts, usage.at(place), counts.nodes[place].kinds[kind]));
         }
     }
     let text = refusals.explain();
