@@ -24,13 +24,13 @@ program=$(cargo bench --locked --bench engine --no-run 2>&1 | sed -n 's/.*Execut
 
 echo "hosts: 1-3 a cluster of ours, 4 a node of Docker Swarm" >&2
 ./scripts/lab.sh down >/dev/null 2>&1 || true
-# Theirs must not ask a registry that cannot be reached for every task.
-DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1 ./scripts/lab.sh hosts 4
+# Theirs must not ask a registry that cannot be reached for every task, and Docker Swarm refuses engines with --live-restore.
+LAB_DOCKERD='' DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1 ./scripts/lab.sh hosts 4
 ./scripts/make-image.sh >"$LAB_STATE/image.tar"
 for k in 1 2 3 4; do ./scripts/lab.sh load $k "$LAB_STATE/image.tar" swarm/bench >/dev/null; done
 # Between our daemon and its engine: notes when a container is asked for.
 ./scripts/lab.sh exec 1 mv /run/docker.sock /run/engine.sock
-./scripts/lab.sh exec 1 "$program" tap /run/docker.sock /run/engine.sock "$LAB_STATE/tap.log" &
+./scripts/lab.sh exec 1 "$program" tap /run/docker.sock /run/engine.sock "$LAB_STATE/tap.log" >/dev/null 2>&1 &
 tap=$!
 until ./scripts/lab.sh exec 1 test -S /run/docker.sock; do sleep 0.05; done
 swarm 1 init --advertise-addr 10.99.0.1 >/dev/null

@@ -40,7 +40,7 @@ keep() { # name stop-file log command…
 }
 keep dockerd stop-dockerd "$dir/dockerd.log" dockerd --data-root /var/lib/docker --exec-root /run/docker \
     --pidfile /run/docker.pid -H unix:///run/docker.sock -H "unix://$dir/sock/docker.sock" \
-    --cgroup-parent "/$cgroup" --default-address-pool base=172.31.0.0/16,size=24 --live-restore &
+    --cgroup-parent "/$cgroup" --default-address-pool base=172.31.0.0/16,size=24 ${LAB_DOCKERD---live-restore} &
 keep swarm stop-daemon "$dir/swarm.log" "$SWARM_BIN" daemon --engine /run/docker.sock \
     --socket "$dir/sock/swarm.sock" &
 wait'

@@ -16,7 +16,8 @@
 #   lab.sh down                  remove everything that up made
 #
 # Environment: LAB_STATE (where hosts keep their disks; default /var/tmp/swarm-lab), SWARM_BIN (the binary), LAB_NAME (prefix
-# of namespaces, so that several labs can stand side by side; default swl).
+# of namespaces, so that several labs can stand side by side; default swl), LAB_DOCKERD (flags of the engines in place of
+# --live-restore).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")

@@ -71,10 +71,6 @@ pub struct InitRequest {
     pub listen_addr: String,
     /// What the other nodes are told; found out if empty.
     pub advertise_addr: String,
-    /// Address of container traffic; the advertised one if empty.
-    pub data_path_addr: String,
-    /// UDP port of container traffic; 4789 if 0.
-    pub data_path_port: u16,
     /// Make a cluster of one of this manager's state.
     pub force_new_cluster: bool,
     /// The user's wish for the cluster.
@@ -98,8 +94,6 @@ pub struct JoinRequest {
     pub listen_addr: String,
     /// What the other nodes are told; found out if empty.
     pub advertise_addr: String,
-    /// Address of container traffic; the advertised one if empty.
-    pub data_path_addr: String,
     /// Whether this node takes tasks.
     pub availability: Availability,
 }

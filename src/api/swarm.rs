@@ -15,7 +15,7 @@ use super::context::{Ctx, json};
 use super::control::{InitRequest, JoinRequest, Leave, Participation};
 use super::error::{Code, Error};
 use super::{convert, keys};
-use crate::domain::cluster::{ClusterSpec, Orchestration};
+use crate::domain::cluster::{ClusterSpec, DATA_PATH_PORT, Orchestration};
 use crate::domain::node::Availability;
 use crate::domain::unlock::Rotation;
 use crate::domain::{Cluster, UnlockKey};
@@ -56,6 +56,7 @@ pub(super) async fn init(State(ctx): State<Ctx>, body: Bytes) -> Result<Response
     drop_zeros(&mut value);
     let mut body: InitBody = ask::typed(value)?;
     check_name(&body.spec)?;
+    data_path(&body.data_path_addr, body.data_path_port)?;
     if !given_limit {
         body.spec.orchestration = Orchestration::default();
     }
@@ -65,8 +66,6 @@ pub(super) async fn init(State(ctx): State<Ctx>, body: Bytes) -> Result<Response
     let request = InitRequest {
         listen_addr: body.listen_addr,
         advertise_addr: body.advertise_addr,
-        data_path_addr: body.data_path_addr,
-        data_path_port: body.data_path_port,
         force_new_cluster: body.force_new_cluster,
         spec: body.spec,
         availability: availability(&body.availability)?,
@@ -80,6 +79,21 @@ pub(super) async fn init(State(ctx): State<Ctx>, body: Bytes) -> Result<Response
         return Err(Error::no_leader());
     }
     Ok(json(StatusCode::OK, &Value::String(node.to_string())))
+}
+
+/// Tunnels have one address, the advertised one, and one port.
+fn data_path(addr: &str, port: u16) -> Result<(), Error> {
+    if !addr.is_empty() {
+        let text = "a data path of its own is not supported: tunnels use the advertised address; leave --data-path-addr out and choose --advertise-addr";
+        return Err(Error::bad_request(text));
+    }
+    if !matches!(port, 0 | DATA_PATH_PORT) {
+        let text = format!(
+            "data path port {port} is not supported: leave --data-path-port out and let UDP {DATA_PATH_PORT} pass between the hosts"
+        );
+        return Err(Error::bad_request(text));
+    }
+    Ok(())
 }
 
 /// Go's zero values mean "the default": clients send them for what the user did not say.
@@ -135,12 +149,12 @@ pub(super) async fn join(State(ctx): State<Ctx>, body: Bytes) -> Result<Response
     if remote_addrs.is_empty() {
         return Err(Error::bad_request("at least 1 RemoteAddr is required to join"));
     }
+    data_path(&body.data_path_addr, 0)?;
     let request = JoinRequest {
         remote_addrs,
         token: body.join_token,
         listen_addr: body.listen_addr,
         advertise_addr: body.advertise_addr,
-        data_path_addr: body.data_path_addr,
         availability: availability(&body.availability)?,
     };
     ctx.deps.control.join(request).await?;

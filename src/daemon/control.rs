@@ -61,7 +61,7 @@ impl NodeControl for Node {
             availability: request.availability,
             host: host.iter().map(|address| address.addr).chain([advertise.ip()]).collect(),
         };
-        let changes = founding::changes(founding, pool, request.data_path_port).map_err(invalid)?;
+        let changes = founding::changes(founding, pool).map_err(invalid)?;
         let mut record = Record::new(cluster, node, advertise, listen);
         record.managers = vec![advertise];
         self.settle(record, &credentials, Beginning::Found(changes), autolock).await?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::domain::cluster::{AddressPool, Authority, Cluster, ClusterSpec};
+use crate::domain::cluster::{AddressPool, Authority, Cluster, ClusterSpec, DATA_PATH_PORT};
 use crate::domain::network::Subnet;
 use crate::domain::node::{Availability, NodeSpec, NodeStatus, Role};
 use crate::domain::secret::Sensitive;
@@ -20,8 +20,6 @@ const DEFAULT_POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8);
 const DEFAULT_SUBNET_SIZE: u8 = 24;
 /// Size of the default network: every task of the cluster may be in it.
 const DEFAULT_NETWORK_SIZE: u8 = 16;
-/// Docker's port of VXLAN.
-const DEFAULT_DATA_PATH_PORT: u16 = 4789;
 /// The newest format of log and snapshot that this release writes.
 const FORMAT: u32 = 1;
 
@@ -118,13 +116,8 @@ fn default_subnet(pool: AddressPool, host: &[IpAddr]) -> Result<Subnet, PoolErro
 ///
 /// # Errors
 /// When no subnet of the pool can be used.
-pub(super) fn changes(
-    founding: Founding,
-    pool: AddressPool,
-    data_path_port: u16,
-) -> Result<Vec<Change>, PoolError> {
+pub(super) fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, PoolError> {
     let subnet = default_subnet(pool, &founding.host)?;
-    let data_path_port = if data_path_port == 0 { DEFAULT_DATA_PATH_PORT } else { data_path_port };
     let cluster = Cluster {
         id: founding.cluster,
         meta: Meta::default(),
@@ -135,7 +128,7 @@ pub(super) fn changes(
         manager_token: 1,
         pool,
         default_network: founding.network,
-        data_path_port,
+        data_path_port: DATA_PATH_PORT,
         format: FORMAT,
         autolock: founding.autolock,
     };

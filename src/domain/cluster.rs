@@ -71,7 +71,7 @@ pub struct ClusterSpec {
     pub labels: Labels,
     /// Task history.
     pub orchestration: Orchestration,
-    /// Stored and returned; only the snapshot interval has an effect.
+    /// Knobs of Docker's own Raft. Ours has none of them: only Docker's defaults are accepted.
     #[serde(deserialize_with = "null_default")]
     pub raft: Extra,
     /// Heartbeats of agents.
@@ -119,11 +119,23 @@ impl Default for Orchestration {
     }
 }
 
+/// UDP port of the tunnels between nodes (IANA: VXLAN).
+pub const DATA_PATH_PORT: u16 = 4789;
+
+/// What Docker says of its Raft where nobody has changed it.
+pub const RAFT_DEFAULTS: [(&str, u64); 5] = [
+    ("SnapshotInterval", 10_000),
+    ("KeepOldSnapshots", 0),
+    ("LogEntriesForSlowFollowers", 500),
+    ("ElectionTick", 10),
+    ("HeartbeatTick", 1),
+];
+
 /// Heartbeats of agents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct DispatcherSpec {
-    /// Stored and returned; see `timing`.
+    /// Docker's; ours is in `timing`, so only Docker's default is accepted.
     pub heartbeat_period: Nanos,
 }
 

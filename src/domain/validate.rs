@@ -8,7 +8,7 @@ mod image;
 
 use std::collections::BTreeSet;
 
-use super::cluster::ClusterSpec;
+use super::cluster::{ClusterSpec, DispatcherSpec, RAFT_DEFAULTS};
 use super::node::NodeSpec;
 use super::placement::{Constraint, Placement};
 use super::policy::UpdatePolicy;
@@ -113,6 +113,18 @@ impl ClusterSpec {
         ensure!(named, "Name", "modification of cluster name is not allowed: it is \"default\"");
         let hour = self.ca.node_cert_expiry >= Nanos::from_secs(3600);
         ensure!(hour, "CAConfig.NodeCertExpiry", "minimum certificate expiry time is: 1h0m0s");
+        let period = self.dispatcher.heartbeat_period == DispatcherSpec::default().heartbeat_period;
+        let reason = "the dispatcher's heartbeat period cannot be changed: agents are heard from four \
+             times a second, and a silent node is down after 2.2 s; leave it at 5s";
+        ensure!(period, "Dispatcher.HeartbeatPeriod", reason);
+        for (member, default) in RAFT_DEFAULTS {
+            let number =
+                self.raft.get(member).filter(|number| **number != 0 && **number != default);
+            let reason = format!(
+                "{member} has no effect here, where snapshots follow the size of the log: leave it at {default}"
+            );
+            ensure!(number.is_none(), format!("Raft.{member}"), reason);
+        }
         for (member, what) in [
             ("ExternalCAs", "external certificate authorities are not supported"),
             ("SigningCACert", "a root certificate of one's own is not supported"),

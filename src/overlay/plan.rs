@@ -15,8 +15,7 @@ use crate::domain::{AssignmentSet, Network, NodeId};
 /// A hardware address.
 pub(super) type Mac = [u8; 6];
 
-/// UDP port of the tunnels (IANA's for VXLAN).
-pub(super) const VXLAN_PORT: u16 = 4789;
+pub(super) use crate::domain::cluster::DATA_PATH_PORT as VXLAN_PORT;
 
 /// Sysctls of the node itself: packets pass from one interface to another, and nobody is told of a
 /// shorter way (in the full-L3 bridge there is none).

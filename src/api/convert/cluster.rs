@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{head, put, value};
+use crate::domain::cluster::RAFT_DEFAULTS;
 use crate::domain::{Cluster, base64};
 
 /// The cluster as `GET /info` shows it; `GET /swarm` adds the join tokens.
@@ -21,15 +22,8 @@ pub(in crate::api) fn cluster(cluster: &Cluster) -> Value {
 /// The spec, with Docker's numbers for the knobs of its own Raft, which clients expect to see.
 fn spec(cluster: &Cluster) -> Value {
     let mut spec = value(&cluster.spec);
-    let defaults = [
-        ("SnapshotInterval", 10_000),
-        ("KeepOldSnapshots", 0),
-        ("LogEntriesForSlowFollowers", 500),
-        ("ElectionTick", 10),
-        ("HeartbeatTick", 1),
-    ];
     if let Some(raft) = spec.get_mut("Raft").and_then(Value::as_object_mut) {
-        for (name, number) in defaults {
+        for (name, number) in RAFT_DEFAULTS {
             raft.entry(name).or_insert_with(|| number.into());
         }
     }

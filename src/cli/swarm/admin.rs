@@ -29,14 +29,14 @@ pub(crate) struct SpecFlags {
     /// Validity period for node certificates (ns|us|ms|s|m|h) (default 2160h)
     #[arg(long, value_name = "DURATION", value_parser = number::duration)]
     cert_expiry: Option<Nanos>,
-    /// Dispatcher heartbeat period (ns|us|ms|s|m|h) (default 5s)
-    #[arg(long, value_name = "DURATION", value_parser = number::duration)]
+    /// Docker's dispatcher heartbeat period; any but its default is refused by the daemon
+    #[arg(long, value_name = "DURATION", value_parser = number::duration, hide = true)]
     dispatcher_heartbeat: Option<Nanos>,
-    /// Number of log entries between Raft snapshots
-    #[arg(long, value_name = "COUNT")]
+    /// Docker's log entries between snapshots; any but its default is refused by the daemon
+    #[arg(long, value_name = "COUNT", hide = true)]
     snapshot_interval: Option<u64>,
-    /// Number of additional Raft snapshots to retain
-    #[arg(long, value_name = "COUNT")]
+    /// Docker's additional snapshots; any but its default is refused by the daemon
+    #[arg(long, value_name = "COUNT", hide = true)]
     max_snapshots: Option<u64>,
 }
 

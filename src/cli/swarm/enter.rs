@@ -34,8 +34,8 @@ pub(crate) struct AddressFlags {
         help = "Listen address (format: <ip|interface>[:port])"
     )]
     pub(crate) listen_addr: String,
-    /// Address or interface to use for data path traffic; the advertised address if absent
-    #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
+    /// Address for data path traffic; refused by the daemon: it is the advertised address
+    #[arg(long, value_name = "ADDR", default_value = "", hide = true)]
     pub(crate) data_path_addr: String,
     /// Availability of the node: active, pause or drain
     #[arg(long, value_name = "WORD", default_value = "active", value_parser = availability)]
@@ -68,8 +68,8 @@ pub(crate) struct Init {
     /// Default address pool subnet mask length
     #[arg(long, value_name = "BITS", default_value_t = 24)]
     default_addr_pool_mask_length: u32,
-    /// Port number to use for data path traffic (1024 - 49151); 4789 if 0
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    /// Port number for data path traffic; any but 4789 is refused by the daemon
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide = true)]
     data_path_port: u32,
     /// Enable manager autolocking (requiring an unlock key to start a stopped manager)
     #[arg(long)]

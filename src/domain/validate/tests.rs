@@ -381,6 +381,16 @@ fn cluster_and_nodes() {
     short.ca.node_cert_expiry = Nanos::from_secs(3599);
     let text = short.validate().unwrap_err().to_string();
     assert!(text.ends_with("minimum certificate expiry time is: 1h0m0s"), "{text}");
+    let mut slow = cluster.clone();
+    slow.dispatcher.heartbeat_period = Nanos::from_secs(10);
+    assert_eq!(slow.validate().unwrap_err().field, "Dispatcher.HeartbeatPeriod");
+    let mut raft = cluster.clone();
+    for (member, default) in super::RAFT_DEFAULTS {
+        raft.raft.insert(member.to_owned(), default.into());
+        assert_eq!(raft.validate(), Ok(()), "what is shown can be written back");
+    }
+    raft.raft.insert("KeepOldSnapshots".to_owned(), 1.into());
+    assert_eq!(raft.validate().unwrap_err().field, "Raft.KeepOldSnapshots");
     let mut external = cluster;
     external.ca.extra.insert("ExternalCAs".into(), serde_json::json!([]));
     assert_eq!(external.validate(), Ok(()));
