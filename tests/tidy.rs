@@ -56,6 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ring", &["env/seal"]),
     ("getrandom", &["env/entropy"]),
     ("openraft", &["raft"]),
+    ("openraft_rt_tokio", &["raft"]),
     ("bincode", &["raft"]),
     ("rcgen", &["identity"]),
     // The API shows the issuer of the root certificate (`TLSInfo`); `identity` is out of its reach.

@@ -84,6 +84,7 @@ impl Parts {
             addr: record.advertise,
             timing: Timing::DEFAULT,
             key: self.keyring.data_key(&Autolock::default())?,
+            compaction: raft::Compaction::DEFAULT,
         })
     }
 

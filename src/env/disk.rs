@@ -12,7 +12,7 @@
 //! sled's own `flush` ends with `sync_file_range`, which neither empties the device's cache nor
 //! writes the inode. [`LogDisk::barrier`] therefore adds `fdatasync` on a descriptor of its own. A
 //! failed sync cannot be repaired by trying again (the kernel has dropped the dirty pages): the
-//! process ends ([`give_up`]) and what is on the device is judged at the next start.
+//! process ends (`Device::give_up`) and what is on the device is judged at the next start.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -22,6 +22,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
+
+use super::Scope;
 
 /// The longest record: sled keeps longer values in files of their own, which it never syncs.
 pub const RECORD_MAX: usize = 4_096;
@@ -39,7 +41,7 @@ pub struct Record {
 
 /// A log of records and a few named values. Writes take effect in the order of the calls, are
 /// readable at once, and are durable after the next [`Self::barrier`]. Errors other than those of
-/// `scan` and `meta` leave the disk in an unknown state: call [`give_up`].
+/// `scan` and `meta` leave the disk in an unknown state: the process must end.
 pub trait LogDisk: Send + Sync + Debug + 'static {
     /// Adds records, all or none.
     ///
@@ -283,17 +285,8 @@ pub fn is_probing_panic() -> bool {
     name == PROBE || (is_sleds(name) && PROBES.load(Ordering::SeqCst) > 0)
 }
 
-/// Ends the process at once: nothing that was written since the last barrier may be acknowledged.
-pub fn give_up(what: &str, error: &dyn std::error::Error) -> ! {
-    tracing::error!(
-        %error,
-        "{what}: the disk has failed, so nothing more can be promised; this process ends now. \
-         Check the disk, then start it again"
-    );
-    std::process::abort()
-}
-
-/// A thread of its own that takes jobs in order, as many as have queued, and works on them.
+/// A thread of its own that takes jobs in order, as many as have queued, and works on them. In a
+/// simulation a routine that takes its time in between.
 #[derive(Debug)]
 pub struct Writer<J> {
     jobs: mpsc::Sender<J>,
@@ -316,19 +309,27 @@ impl<J: Send + 'static> Writer<J> {
     /// # Errors
     /// When the machine has no thread left.
     pub fn start(
-        name: &str,
+        scope: &Scope,
+        name: &'static str,
         capacity: usize,
         mut work: impl FnMut(Vec<J>) + Send + 'static,
     ) -> io::Result<(Self, oneshot::Receiver<()>)> {
         let (jobs, mut queue) = mpsc::channel(capacity);
         let (end, ended) = oneshot::channel();
+        if let Some(pace) = scope.pace() {
+            tokio::spawn(async move {
+                while let Some(first) = queue.recv().await {
+                    tokio::time::sleep(pace.next()).await;
+                    work(queued(first, &mut queue));
+                }
+                drop(work);
+                end.send(()).ok();
+            });
+            return Ok((Self { jobs }, ended));
+        }
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Some(first) = queue.blocking_recv() {
-                let mut group = vec![first];
-                while let Ok(next) = queue.try_recv() {
-                    group.push(next);
-                }
-                work(group);
+                work(queued(first, &mut queue));
             }
             drop(work);
             end.send(()).ok();
@@ -343,6 +344,14 @@ impl<J: Send + 'static> Writer<J> {
     pub async fn send(&self, job: J) -> Result<(), Closed> {
         self.jobs.send(job).await.map_err(|_| Closed)
     }
+}
+
+fn queued<J>(first: J, queue: &mut mpsc::Receiver<J>) -> Vec<J> {
+    let mut group = vec![first];
+    while let Ok(next) = queue.try_recv() {
+        group.push(next);
+    }
+    group
 }
 
 fn key(index: u64, part: u16) -> [u8; 10] {
@@ -467,11 +476,12 @@ pub(crate) mod tests {
     fn a_writer_takes_what_has_queued_and_ends_with_its_handles() {
         let (groups, seen) = std::sync::mpsc::channel();
         let (gate, wait) = std::sync::mpsc::channel::<()>();
-        let (writer, ended) = Writer::start("test", 16, move |group: Vec<u32>| {
-            wait.recv().unwrap();
-            groups.send(group).unwrap();
-        })
-        .unwrap();
+        let (writer, ended) =
+            Writer::start(&Scope::root("test"), "test", 16, move |group: Vec<u32>| {
+                wait.recv().unwrap();
+                groups.send(group).unwrap();
+            })
+            .unwrap();
         let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();
         executor.block_on(async {
             writer.send(1).await.unwrap();

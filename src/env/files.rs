@@ -119,53 +119,19 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(stats.blocks_available().saturating_mul(stats.fragment_size()))
 }
 
-/// Space set aside: a file of real blocks that is given back when the disk is full, so that what
-/// must still be written (votes, an operator's clean-up) can be.
-#[derive(Debug)]
-pub struct Ballast {
-    path: PathBuf,
-    bytes: u64,
-}
-
-impl Ballast {
-    /// A ballast of a size at a path; not there yet.
-    #[must_use]
-    pub const fn new(path: PathBuf, bytes: u64) -> Self {
-        Self { path, bytes }
-    }
-
-    /// Whether the space is set aside.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|meta| meta.len() == self.bytes)
-    }
-
-    /// Sets the space aside.
-    ///
-    /// # Errors
-    /// When there is too little space; nothing is held then.
-    pub fn hold(&self) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.path)?;
-        let length = i64::try_from(self.bytes).unwrap_or(i64::MAX);
-        let mode = nix::fcntl::FallocateFlags::empty();
-        nix::fcntl::fallocate(&file, mode, 0, length).map_err(|error| {
-            drop(fs::remove_file(&self.path));
-            io::Error::from(error)
-        })
-    }
-
-    /// Gives the space back.
-    ///
-    /// # Errors
-    /// Whatever removing fails with.
-    pub fn release(&self) -> io::Result<()> {
-        remove(&self.path)
-    }
+/// Sets space aside: a file of real blocks.
+///
+/// # Errors
+/// When there is too little space; nothing is set aside then.
+pub fn set_aside(path: &Path, bytes: u64) -> io::Result<()> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let length = i64::try_from(bytes).unwrap_or(i64::MAX);
+    let mode = nix::fcntl::FallocateFlags::empty();
+    nix::fcntl::fallocate(&file, mode, 0, length).map_err(|error| {
+        drop(fs::remove_file(path));
+        io::Error::from(error)
+    })
 }
 
 fn beside(path: &Path) -> io::Result<PathBuf> {
@@ -227,21 +193,5 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(read(&path).unwrap(), Some(b"old".to_vec()));
-    }
-
-    #[test]
-    fn a_ballast_is_real_space() {
-        let dir = tempfile::tempdir().unwrap();
-        let ballast = Ballast::new(dir.path().join("ballast"), 1 << 20);
-        assert!(!ballast.is_held());
-        ballast.hold().unwrap();
-        assert!(ballast.is_held());
-        let blocks = std::os::unix::fs::MetadataExt::blocks(
-            &fs::metadata(dir.path().join("ballast")).unwrap(),
-        );
-        assert!(blocks * 512 >= 1 << 20);
-        ballast.release().unwrap();
-        assert!(!ballast.is_held());
-        assert!(free_space(dir.path()).unwrap() > 0);
     }
 }

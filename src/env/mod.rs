@@ -1,4 +1,4 @@
-//! The world behind small seams: time, chance, disk, routines.
+//! The world behind small seams: time, chance, disk, routines, and bugs made on purpose.
 //!
 //! Everything above this folder takes what it needs of the world as an [`Env`], so that a simulation
 //! can replace it. This folder is the only one that reads clocks, draws randomness, spawns routines
@@ -9,15 +9,19 @@
 )]
 
 mod clock;
+mod device;
 pub mod disk;
 mod entropy;
+mod faults;
 pub mod files;
 mod scope;
 pub mod seal;
 
 pub use clock::{Clock, Instant, SystemClock};
+pub use device::{Device, Slots, SystemDevice};
 pub use entropy::{Entropy, OsEntropy};
-pub use scope::Scope;
+pub use faults::{Canary, Faults};
+pub use scope::{Pace, Scope};
 
 use std::sync::Arc;
 
@@ -28,12 +32,21 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub entropy: Arc<dyn Entropy>,
+    /// What a manager's data lies on.
+    pub device: Arc<dyn Device>,
+    /// Bugs made on purpose; none but in tests of the tests.
+    pub faults: Faults,
 }
 
 impl Env {
     /// The real world.
     #[must_use]
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), entropy: Arc::new(OsEntropy) }
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(OsEntropy),
+            device: Arc::new(SystemDevice),
+            faults: Faults::NONE,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Structured concurrency: every routine has an owner that ends it and waits for it.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,28 @@ pub struct Scope {
     name: Arc<str>,
     cancel: CancellationToken,
     routines: TaskTracker,
+    pace: Option<Arc<dyn Pace>>,
+}
+
+/// How long work that blocks takes where it is simulated: it is done at once by the routine that
+/// asked for it, after this time of the simulation. Threads would leave the order to chance.
+pub trait Pace: Send + Sync + Debug {
+    /// How long the next piece of work takes.
+    fn next(&self) -> Duration;
 }
 
 impl Scope {
     /// The outermost scope.
     #[must_use]
     pub fn root(name: &str) -> Self {
-        Self { name: name.into(), cancel: CancellationToken::new(), routines: TaskTracker::new() }
+        let (cancel, routines) = (CancellationToken::new(), TaskTracker::new());
+        Self { name: name.into(), cancel, routines, pace: None }
+    }
+
+    /// The outermost scope of a simulated process, which has one thread.
+    #[must_use]
+    pub fn simulated(name: &str, pace: Arc<dyn Pace>) -> Self {
+        Self { pace: Some(pace), ..Self::root(name) }
     }
 
     /// A scope that ends with this one, or earlier.
@@ -30,6 +46,7 @@ impl Scope {
             name: format!("{}/{name}", self.name).into(),
             cancel: self.cancel.child_token(),
             routines: TaskTracker::new(),
+            pace: self.pace.clone(),
         }
     }
 
@@ -56,7 +73,16 @@ impl Scope {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.routines.spawn_blocking(work).await.ok()
+        let Some(pace) = &self.pace else {
+            return self.routines.spawn_blocking(work).await.ok();
+        };
+        tokio::time::sleep(pace.next()).await;
+        Some(work())
+    }
+
+    /// The pace of blocking work where it is simulated.
+    pub(super) fn pace(&self) -> Option<Arc<dyn Pace>> {
+        self.pace.clone()
     }
 
     /// Completes when the scope was told to end.

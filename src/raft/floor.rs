@@ -7,16 +7,14 @@
 //!
 //! Two slots of 4 KiB take turns, so a write that is torn leaves the other one.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, Stamp};
 use super::record::Chain;
-use crate::env::files;
+use crate::env::{Device, Slots};
 
 const MAGIC: &[u8; 8] = b"swmfloor";
 const SLOT: usize = 4_096;
@@ -41,41 +39,36 @@ pub(super) struct Floor {
 /// The file with the two slots.
 #[derive(Debug)]
 pub(super) struct FloorFile {
-    file: File,
+    file: Box<dyn Slots>,
 }
 
 impl FloorFile {
     /// Makes the file with a first floor.
-    pub(super) fn create(path: &Path, floor: &Floor) -> io::Result<Self> {
+    pub(super) fn create(device: &dyn Device, path: &Path, floor: &Floor) -> io::Result<Self> {
         let mut content = slot(floor)?;
         content.resize(2 * SLOT, 0);
-        files::replace(path, &content)?;
-        Ok(Self { file: open(path)? })
+        device.replace(path, &mut |out| out.write_all(&content))?;
+        Ok(Self { file: device.open_slots(path)? })
     }
 
     /// Opens the file; `None` if there is none.
     ///
     /// Fails with `InvalidData` when neither slot is valid.
-    pub(super) fn open(path: &Path) -> io::Result<Option<(Self, Floor)>> {
-        let Some(content) = files::read(path)? else { return Ok(None) };
+    pub(super) fn open(device: &dyn Device, path: &Path) -> io::Result<Option<(Self, Floor)>> {
+        let Some(content) = device.read(path)? else { return Ok(None) };
         let newest =
             content.chunks(SLOT).filter_map(parse).max_by_key(|floor| floor.sequence).ok_or_else(
                 || io::Error::new(io::ErrorKind::InvalidData, "neither slot is valid"),
             )?;
-        Ok(Some((Self { file: open(path)? }, newest)))
+        Ok(Some((Self { file: device.open_slots(path)? }, newest)))
     }
 
     /// Writes a floor durably, in the place of the older one.
     pub(super) fn write(&self, floor: &mut Floor) -> io::Result<()> {
         floor.sequence += 1;
         let at = if floor.sequence.is_multiple_of(2) { 0 } else { SLOT as u64 };
-        self.file.write_all_at(&slot(floor)?, at)?;
-        self.file.sync_data()
+        self.file.write_at(at, &slot(floor)?)
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).mode(0o600).open(path)
 }
 
 /// `[magic][length: 2][CRC-32: 4][bincode of the floor]`, filled up with zeros.
@@ -104,30 +97,31 @@ fn parse(slot: &[u8]) -> Option<Floor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::SystemDevice;
 
     #[test]
     fn the_newest_whole_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("floor");
-        assert!(FloorFile::open(&path).unwrap().is_none());
+        assert!(FloorFile::open(&SystemDevice, &path).unwrap().is_none());
         let mut floor = Floor { raft_id: 7, ..Floor::default() };
-        let file = FloorFile::create(&path, &floor).unwrap();
+        let file = FloorFile::create(&SystemDevice, &path, &floor).unwrap();
         for index in 1..=5 {
             floor.last = Some(Stamp { term: 1, leader: 7, index });
             file.write(&mut floor).unwrap();
         }
-        assert_eq!(FloorFile::open(&path).unwrap().unwrap().1, floor);
+        assert_eq!(FloorFile::open(&SystemDevice, &path).unwrap().unwrap().1, floor);
 
         // A torn write of the sixth: the fifth counts.
         let mut content = std::fs::read(&path).unwrap();
         content[100..120].fill(0xff);
         content[8] ^= 1;
         std::fs::write(&path, &content).unwrap();
-        assert_eq!(FloorFile::open(&path).unwrap().unwrap().1, floor);
+        assert_eq!(FloorFile::open(&SystemDevice, &path).unwrap().unwrap().1, floor);
 
         content[SLOT + 20] ^= 1;
         std::fs::write(&path, &content).unwrap();
-        let refused = FloorFile::open(&path).unwrap_err();
+        let refused = FloorFile::open(&SystemDevice, &path).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
     }
 }

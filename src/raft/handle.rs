@@ -18,7 +18,7 @@ use super::server::Rpc;
 use super::store::Store;
 #[cfg(test)]
 use super::types::TypeConfig;
-use super::types::{Raft, RaftNode};
+use super::types::{LogId, Raft, RaftNode};
 use super::watcher::Members;
 use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
@@ -47,6 +47,39 @@ pub struct Settings {
     pub timing: Timing,
     /// Seals what is on the disk.
     pub key: [u8; 32],
+    /// When the log is cut.
+    pub compaction: Compaction,
+}
+
+/// When a snapshot takes the place of the log's older entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Entries since the last snapshot.
+    pub entries: u64,
+    /// Entries that stay behind a snapshot, for members that are a little late.
+    pub kept: u64,
+    /// Bytes of entries.
+    pub bytes: usize,
+}
+
+impl Compaction {
+    /// Keeps the database under 50 MB, sled's overhead included.
+    pub const DEFAULT: Self = Self { entries: 5_000, kept: 500, bytes: 16 << 20 };
+}
+
+/// How far a member has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The term it is in.
+    pub term: u64,
+    /// Index of the last entry of its log.
+    pub last: u64,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// Index of the last entry in its newest snapshot.
+    pub snapshot: u64,
+    /// Index of the last entry that is gone from the log.
+    pub purged: u64,
 }
 
 impl std::fmt::Debug for Settings {
@@ -109,6 +142,21 @@ impl Handle {
     #[must_use]
     pub fn members(&self) -> watch::Receiver<Members> {
         self.member.members.clone()
+    }
+
+    /// How far this member has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let metrics = self.member.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        Progress {
+            term: metrics.current_term,
+            last: metrics.last_log_index.unwrap_or_default(),
+            applied: index(metrics.last_applied),
+            snapshot: index(metrics.snapshot),
+            purged: index(metrics.purged),
+        }
     }
 
     /// The answers to other members, as gRPC services.

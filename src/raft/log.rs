@@ -22,6 +22,7 @@ use super::record::{self, Sealer};
 use super::scribe::{self, Job, Scribe};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use crate::env::disk::{Closed, LogDisk, Writer};
+use crate::env::{Env, Scope};
 
 /// Entries kept in memory, in bytes of their encoding.
 const CACHED_BYTES: usize = 16 << 20;
@@ -35,6 +36,16 @@ const QUEUE: usize = 1_024;
 pub(super) struct Log {
     shared: Arc<Shared>,
     writer: Writer<Job>,
+}
+
+/// Where a log is, and whose.
+pub(super) struct Place<'a> {
+    /// The folder of its floor.
+    pub(super) dir: &'a Path,
+    /// Seals what is on the disk.
+    pub(super) key: &'a [u8; 32],
+    /// The member that it belongs to.
+    pub(super) raft_id: u64,
 }
 
 #[derive(Debug)]
@@ -63,12 +74,12 @@ impl Log {
     /// Opens the log on a disk, or begins one, and checks it against its floor. The receiver
     /// completes when the disk has been let go of.
     pub(super) fn open(
+        env: &Env,
+        scope: &Scope,
         disk: Arc<dyn LogDisk>,
-        sealer: Sealer,
-        raft_id: u64,
-        floor: &Path,
+        place: &Place<'_>,
     ) -> Result<(Self, oneshot::Receiver<()>), Error> {
-        let opened = scribe::open(disk, sealer, raft_id, floor)?;
+        let opened = scribe::open(env, disk, place)?;
         let found = &opened.found;
         let memory = Memory {
             vote: found.vote,
@@ -86,10 +97,10 @@ impl Log {
             sealer: opened.sealer.clone(),
             memory: Mutex::new(memory),
         });
-        let mut scribe = Scribe::new(opened, Arc::clone(&shared));
-        let (writer, ended) =
-            Writer::start("raft-log", QUEUE, move |group: Vec<Job>| scribe.work(group))
-                .map_err(|error| Error::io("the thread of the raft log", error))?;
+        let mut scribe = Scribe::new(opened, Arc::clone(&shared), env);
+        let work = move |group: Vec<Job>| scribe.work(group);
+        let (writer, ended) = Writer::start(scope, "raft-log", QUEUE, work)
+            .map_err(|error| Error::io("the thread of the raft log", error))?;
         Ok((Self { shared, writer }, ended))
     }
 

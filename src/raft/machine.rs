@@ -4,6 +4,7 @@
 //! The state lives in memory; a restart builds it from the newest snapshot and the log. What an
 //! entry means is `state::apply`'s business.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,8 +21,8 @@ use super::snapshots::Snapshots;
 use super::store::EVENTS_KEPT;
 use super::types::{Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::domain::Timestamp;
-use crate::env::Scope;
-use crate::state::{self, Event, EventKind, Object, State, View};
+use crate::env::{Canary, Env, Scope};
+use crate::state::{self, Command, Event, EventKind, Object, State, View};
 
 /// The state machine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +34,7 @@ pub(super) struct Machine {
 struct Inner {
     snapshots: Snapshots,
     scope: Scope,
+    env: Env,
     applied: Mutex<Applied>,
     views: watch::Sender<View>,
     events: broadcast::Sender<Arc<Vec<Event>>>,
@@ -47,7 +49,7 @@ struct Applied {
 
 impl Machine {
     /// The machine as the newest snapshot left it, or as it was in the beginning.
-    pub(super) fn open(snapshots: Snapshots, scope: Scope) -> Result<Self, Error> {
+    pub(super) fn open(snapshots: Snapshots, scope: Scope, env: Env) -> Result<Self, Error> {
         let applied = match snapshots.newest()? {
             Some(loaded) => Applied {
                 state: loaded.state,
@@ -59,7 +61,7 @@ impl Machine {
         let views = watch::Sender::new(View::new(applied.state.clone()));
         let events = broadcast::Sender::new(EVENTS_KEPT);
         let applied = Mutex::new(applied);
-        Ok(Self { inner: Arc::new(Inner { snapshots, scope, applied, views, events }) })
+        Ok(Self { inner: Arc::new(Inner { snapshots, scope, env, applied, views, events }) })
     }
 
     pub(super) fn views(&self) -> watch::Receiver<View> {
@@ -95,6 +97,7 @@ impl Machine {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(batch) => {
                     for command in batch.0.iter() {
+                        let command = &self.as_proposed(command);
                         let (outcome, caused) = state::apply(&mut applied.state, command, position);
                         outcomes.0.push(outcome);
                         events.extend(caused);
@@ -112,15 +115,28 @@ impl Machine {
         outcomes
     }
 
+    fn as_proposed<'a>(&self, command: &'a Command) -> Cow<'a, Command> {
+        if self.inner.env.faults.has(Canary::ApplyDiverges) {
+            let proposed_at = self.inner.env.clock.now();
+            return Cow::Owned(Command { proposed_at, ..command.clone() });
+        }
+        Cow::Borrowed(command)
+    }
+
     /// View first, so that who hears of an event finds it in the view.
     fn publish(&self, view: View, events: Vec<Event>) {
+        let index = view.position.index;
         self.inner.views.send_replace(view);
-        if !events.is_empty() {
+        let is_lost = self.inner.env.faults.has(Canary::EventLost) && index.is_multiple_of(16);
+        if !events.is_empty() && !is_lost {
             self.inner.events.send(Arc::new(events)).ok(); // nobody may be listening
         }
     }
 
     async fn save(&self, index: u64, content: Bytes) -> Result<(), io::Error> {
+        if self.inner.env.faults.has(Canary::SnapshotNotWritten) {
+            return Ok(());
+        }
         let snapshots = self.inner.snapshots.clone();
         self.blocking(move || snapshots.write(index, &content)).await
     }

@@ -39,7 +39,7 @@ mod watcher;
 mod tests;
 
 pub use error::Error;
-pub use handle::{Handle, Settings};
+pub use handle::{Compaction, Handle, Progress, Settings};
 pub use inbound::Inbound;
 pub use link::tonic_link;
 pub use peer::{Peer, PeerError, PeerLink};

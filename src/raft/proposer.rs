@@ -232,7 +232,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::env::{Clock, OsEntropy};
+    use crate::env::Clock;
 
     #[derive(Debug, Default)]
     struct Dials {
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn steps_of_the_clock_are_not_believed() {
         let dials = Arc::new(Dials::default());
-        let env = Env { clock: Arc::clone(&dials) as Arc<dyn Clock>, entropy: Arc::new(OsEntropy) };
+        let env = Env { clock: Arc::clone(&dials) as Arc<dyn Clock>, ..Env::system() };
         let mut stamps = Stamps::default();
         let mut seconds = |wall, monotonic, term, applied: u64| {
             *dials.seconds.lock().unwrap() = (wall, monotonic);

@@ -15,7 +15,7 @@ use super::proposer::{Proposal, measure};
 use super::store::{Forward, Leadership, ProposeError, ReadError, Replica};
 use super::types::Raft;
 use crate::domain::{RaftId, RequestId, Revision};
-use crate::env::{Env, Instant};
+use crate::env::{Canary, Env, Instant};
 use crate::state::{Change, Event, Rejection, View};
 use crate::wire::manager::{ProposeReply, ProposeRequest, propose_reply};
 use crate::wire::types;
@@ -89,6 +89,11 @@ impl Local {
             }
             Ok(ProposeReply { outcome: Some(propose_reply::Outcome::Rejection(rejection)) }) => {
                 Err(Missed::For(ProposeError::Rejected(Rejection::from(rejection))))
+            }
+            Err(PeerError::Timeout | PeerError::Other(_))
+                if self.env.faults.has(Canary::UnknownIsRefused) =>
+            {
+                Err(Missed::Untouched)
             }
             Ok(ProposeReply { outcome: None }) | Err(PeerError::Timeout | PeerError::Other(_)) => {
                 Err(Missed::For(ProposeError::Unknown))
@@ -231,6 +236,9 @@ impl Reader {
 
     async fn round(&self) -> Result<u64, ReadError> {
         let env = &self.local.env;
+        if env.faults.has(Canary::ReadWithoutQuorum) {
+            return Ok(self.local.machine.last().map_or(0, |last| last.index));
+        }
         let deadline = Deadline(env.clock.instant().after(self.patience));
         let mut leadership = self.local.leadership.subscribe();
         loop {

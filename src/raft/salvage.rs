@@ -24,7 +24,7 @@ use super::start::{open_log, open_machine};
 use super::types::{LogId, RaftNode, SnapshotMeta, StoredMembership, Vote};
 use super::{Error, ProposeError};
 use crate::domain::{Position, Timestamp};
-use crate::env::{Env, Scope, files};
+use crate::env::{Env, Scope};
 use crate::state::{self, Change, Command, State, View};
 
 /// Epochs are a million apart, so that no group reaches the next one by elections.
@@ -116,12 +116,12 @@ pub async fn plant(
     let stored = |error| Error::io("the folder of the raft log", error);
     match std::fs::remove_dir_all(&settings.dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(stored(error)),
-        Ok(()) | Err(_) => files::private_dir(&settings.dir).map_err(stored)?,
+        Ok(()) | Err(_) => env.device.private_dir(&settings.dir).map_err(stored)?,
     }
     let (meta, content) = first_snapshot(settings, state, changes, env.clock.now())?;
     let Some(first) = meta.last_log_id else { return Ok(()) };
     let dir = settings.dir.join("snapshots");
-    let snapshots = Snapshots::open(dir, &settings.key, std::sync::Arc::clone(&env.entropy))?;
+    let snapshots = Snapshots::open(dir, &settings.key, env)?;
     snapshots.write(first.index, &content).map_err(stored)?;
     let (mut log, closed) = open_log(settings, env, scope).await?;
     let epoch = settings.raft_id.0;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::storage::IOFlushed;
@@ -18,10 +18,11 @@ use tokio::sync::oneshot;
 use super::Error;
 use super::codec::{self, Stamp};
 use super::floor::{Floor, FloorFile};
-use super::log::Shared;
+use super::log::{Place, Shared};
 use super::record::{self, Broken, Chain, Sealer};
 use super::types::{LogId, TypeConfig, Vote};
-use crate::env::disk::{LogDisk, give_up};
+use crate::env::disk::LogDisk;
+use crate::env::{Canary, Device, Env, Faults};
 
 /// What the log asks of its thread.
 pub(super) enum Job {
@@ -67,6 +68,8 @@ pub(super) struct Scribe {
     chain: Chain,
     purged: Option<Purged>,
     shared: Arc<Shared>,
+    device: Arc<dyn Device>,
+    faults: Faults,
 }
 
 impl fmt::Debug for Job {
@@ -87,9 +90,11 @@ enum Answer {
 }
 
 impl Scribe {
-    pub(super) fn new(opened: Opened, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(opened: Opened, shared: Arc<Shared>, env: &Env) -> Self {
         let Opened { disk, sealer, floor, file, found } = opened;
-        Self { disk, sealer, floor, file, chain: found.chain, purged: found.purged, shared }
+        let (chain, purged) = (found.chain, found.purged);
+        let (device, faults) = (Arc::clone(&env.device), env.faults);
+        Self { disk, sealer, floor, file, chain, purged, shared, device, faults }
     }
 
     /// Works on a group of jobs with one barrier. A disk that fails ends the process.
@@ -98,14 +103,14 @@ impl Scribe {
         for job in group {
             match self.write(job) {
                 Ok(answer) => answers.extend(answer),
-                Err(error) => give_up("the raft log could not be written", &error),
+                Err(error) => self.device.give_up("the raft log could not be written", &error),
             }
         }
         if answers.is_empty() {
             return; // nobody waits: the next group's barrier is soon enough
         }
-        if let Err(error) = self.disk.barrier().and_then(|()| self.file.write(&mut self.floor)) {
-            give_up("the raft log could not be made durable", &error);
+        if let Err(error) = self.make_durable(&answers) {
+            self.device.give_up("the raft log could not be made durable", &error);
         }
         self.shared.is_durable_to(self.floor.last.map_or(0, |stamp| stamp.index));
         for answer in answers {
@@ -116,8 +121,23 @@ impl Scribe {
         }
     }
 
+    fn make_durable(&mut self, answers: &[Answer]) -> io::Result<()> {
+        let is_append = |answer: &Answer| matches!(answer, Answer::Appended(_));
+        if self.faults.has(Canary::AckBeforeBarrier) && answers.iter().all(is_append) {
+            return Ok(());
+        }
+        self.disk.barrier()?;
+        self.file.write(&mut self.floor)
+    }
+
     fn write(&mut self, job: Job) -> io::Result<Option<Answer>> {
         match job {
+            Job::Vote { done, .. } if self.faults.has(Canary::VoteNotWritten) => {
+                Ok(Some(Answer::Done(done)))
+            }
+            Job::Truncate { done, .. } if self.faults.has(Canary::TruncateLost) => {
+                Ok(Some(Answer::Done(done)))
+            }
             Job::Append { entries, done } => {
                 let mut records = Vec::new();
                 for (stamp, encoded) in entries {
@@ -206,27 +226,25 @@ const COMMITTED: &str = "committed";
 const PURGED: &str = "purged";
 
 /// Opens a log and checks it against its floor, or begins one.
-pub(super) fn open(
-    disk: Arc<dyn LogDisk>,
-    sealer: Sealer,
-    raft_id: u64,
-    floor_path: &Path,
-) -> Result<Opened, Error> {
+pub(super) fn open(env: &Env, disk: Arc<dyn LogDisk>, place: &Place<'_>) -> Result<Opened, Error> {
+    let Place { dir, raft_id, .. } = *place;
+    let sealer = Sealer::new(place.key, Arc::clone(&env.entropy));
+    let (device, floor_path) = (&*env.device, dir.join("floor"));
     let key_check = sealer.check;
-    let floor = match FloorFile::open(floor_path) {
+    let floor = match FloorFile::open(device, &floor_path) {
         Ok(floor) => floor,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(corrupt(floor_path, format!("its floor file: {error}")));
+            return Err(corrupt(dir, format!("its floor file: {error}")));
         }
         Err(error) => return Err(Error::io("the floor of the raft log", error)),
     };
     let Some((file, floor)) = floor else {
-        let found = read(&*disk, floor_path)?;
+        let found = read(&*disk, dir)?;
         if found.last.is_some() || found.vote.is_some() {
-            return Err(corrupt(floor_path, "its floor file is gone".to_owned()));
+            return Err(corrupt(dir, "its floor file is gone".to_owned()));
         }
         let floor = Floor { raft_id, key_check, ..Floor::default() };
-        let file = FloorFile::create(floor_path, &floor)
+        let file = FloorFile::create(device, &floor_path, &floor)
             .map_err(|error| Error::io("the floor of the raft log", error))?;
         return Ok(Opened { disk, sealer, found, floor, file });
     };
@@ -236,8 +254,10 @@ pub(super) fn open(
     if floor.raft_id != raft_id {
         return Err(Error::Foreign { expected: raft_id, found: floor.raft_id });
     }
-    let found = recover(&disk, floor_path, &floor)?;
-    check(&found, &floor).map_err(|what| corrupt(floor_path, what))?;
+    let trusting = env.faults.has(Canary::FloorIgnored);
+    let known = if trusting { Floor::default() } else { floor };
+    let found = recover(&disk, dir, &known)?;
+    check(&found, &known).map_err(|what| corrupt(dir, what))?;
     Ok(Opened { disk, sealer, found, floor, file })
 }
 
@@ -360,7 +380,6 @@ fn stamp_chain(stamp: Stamp) -> Chain {
     hasher.finish()
 }
 
-fn corrupt(path: &Path, what: String) -> Error {
-    let dir = path.parent().map(PathBuf::from).unwrap_or_default();
-    Error::Corrupt { dir, what }
+fn corrupt(dir: &Path, what: String) -> Error {
+    Error::Corrupt { dir: dir.to_owned(), what }
 }

@@ -10,15 +10,13 @@
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Error;
 use super::codec;
 use super::types::SnapshotMeta;
-use crate::env::Entropy;
-use crate::env::files;
+use crate::env::Env;
 use crate::env::seal::SealKey;
 use crate::state::State;
 
@@ -31,7 +29,7 @@ const KEPT: usize = 2;
 pub(super) struct Snapshots {
     dir: PathBuf,
     key: SealKey,
-    entropy: Arc<dyn Entropy>,
+    env: Env,
 }
 
 /// A snapshot that was read and verified.
@@ -44,51 +42,51 @@ pub(super) struct Loaded {
 
 impl Snapshots {
     /// The snapshots in a folder, which is made if it is not there.
-    pub(super) fn open(
-        dir: PathBuf,
-        key: &[u8; 32],
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, Error> {
-        files::private_dir(&dir).map_err(|error| Error::io("the folder of snapshots", error))?;
-        Ok(Self { dir, key: SealKey::new(key).derive(b"swarm raft snapshot"), entropy })
+    pub(super) fn open(dir: PathBuf, key: &[u8; 32], env: &Env) -> Result<Self, Error> {
+        let made = env.device.private_dir(&dir);
+        made.map_err(|error| Error::io("the folder of snapshots", error))?;
+        let key = SealKey::new(key).derive(b"swarm raft snapshot");
+        Ok(Self { dir, key, env: env.clone() })
     }
 
     /// Writes a snapshot durably, reads it back from the device, and drops the oldest ones.
     pub(super) fn write(&self, index: u64, content: &[u8]) -> io::Result<()> {
         let path = self.dir.join(format!("snap-{index:020}"));
-        files::replace_with(&path, |file| {
+        let Env { device, entropy, .. } = &self.env;
+        device.replace(&path, &mut |file| {
             let mut out = io::BufWriter::new(file);
             out.write_all(MAGIC)?;
             let last = content.len().div_ceil(PIECE).saturating_sub(1);
             for (number, piece) in content.chunks(PIECE).enumerate() {
-                let sealed = self.key.seal(&*self.entropy, &purpose(number, last - number), piece);
+                let sealed = self.key.seal(&**entropy, &purpose(number, last - number), piece);
                 let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
                 out.write_all(&length.to_le_bytes())?;
                 out.write_all(&sealed)?;
             }
             out.flush()
         })?;
-        let written = self.open_file(&files::read_from_device(&path)?);
+        let written = self.open_file(&device.read_back(&path)?);
         if written.as_deref() != Some(content) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("{} is not what was written to it: check the disk", path.display()),
             ));
         }
-        let mut all = files::list(&self.dir, "snap-")?;
+        let mut all = device.list(&self.dir, "snap-")?;
         all.retain(|path| path.extension().is_none());
         let surplus = all.len().saturating_sub(KEPT);
-        all.iter().take(surplus).try_for_each(|path| files::remove(path))
+        all.iter().take(surplus).try_for_each(|path| device.remove(path))
     }
 
     /// The newest snapshot that is whole.
     pub(super) fn newest(&self) -> Result<Option<Loaded>, Error> {
         let failed = |error| Error::io("a snapshot", error);
-        let mut all = files::list(&self.dir, "snap-").map_err(failed)?;
+        let device = &self.env.device;
+        let mut all = device.list(&self.dir, "snap-").map_err(failed)?;
         all.retain(|path| path.extension().is_none());
         let mut damage = None;
         for path in all.iter().rev() {
-            let content = files::read(path).map_err(failed)?.unwrap_or_default();
+            let content = device.read(path).map_err(failed)?.unwrap_or_default();
             match self.decode(path, &content) {
                 Ok(loaded) => return Ok(Some(loaded)),
                 Err(what) => {

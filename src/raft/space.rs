@@ -6,11 +6,10 @@
 //! plenty.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::env::files::{self, Ballast};
-use crate::env::{Env, Scope};
+use crate::env::{Device, Env, Scope};
 
 /// Free bytes below which nothing is accepted: two entries of the largest kind, a snapshot, and what
 /// sled needs to move segments.
@@ -23,15 +22,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is known of the room on the disk.
 #[derive(Debug)]
 pub(super) struct Space {
+    device: Arc<dyn Device>,
     dir: PathBuf,
-    ballast: Ballast,
+    ballast: PathBuf,
     lack: Mutex<Option<String>>,
 }
 
 impl Space {
-    pub(super) fn new(dir: &Path) -> Self {
-        let ballast = Ballast::new(dir.join("ballast"), BALLAST);
-        Self { dir: dir.to_owned(), ballast, lack: Mutex::default() }
+    pub(super) fn new(dir: &Path, env: &Env) -> Self {
+        let device = Arc::clone(&env.device);
+        let ballast = dir.join("ballast");
+        Self { device, dir: dir.to_owned(), ballast, lack: Mutex::default() }
+    }
+
+    fn holds_ballast(&self) -> bool {
+        self.device.length(&self.ballast) == Some(BALLAST)
     }
 
     /// Why nothing can be accepted now, in words; `None` if there is room.
@@ -40,9 +45,9 @@ impl Space {
     }
 
     /// Looks again and again, until cancelled.
-    pub(super) async fn watch(self: std::sync::Arc<Self>, env: Env, scope: Scope) {
+    pub(super) async fn watch(self: Arc<Self>, env: Env, scope: Scope) {
         loop {
-            let me = std::sync::Arc::clone(&self);
+            let me = Arc::clone(&self);
             scope.blocking(move || me.look()).await;
             env.clock.sleep(LOOK_EVERY).await;
         }
@@ -50,7 +55,7 @@ impl Space {
 
     /// Looks now.
     pub(super) fn look(&self) {
-        let free = match files::free_space(&self.dir) {
+        let free = match self.device.free_space(&self.dir) {
             Ok(free) => free,
             Err(error) => {
                 tracing::warn!(%error, "the room on the disk is not known");
@@ -61,10 +66,10 @@ impl Space {
     }
 
     fn judge(&self, free: u64) {
-        let is_held = self.ballast.is_held();
+        let is_held = self.holds_ballast();
         let changed = match free {
-            0..RELEASE_BELOW if is_held => self.ballast.release(),
-            HOLD_ABOVE.. if !is_held => self.ballast.hold(),
+            0..RELEASE_BELOW if is_held => self.device.remove(&self.ballast),
+            HOLD_ABOVE.. if !is_held => self.device.set_aside(&self.ballast, BALLAST),
             _ => Ok(()),
         };
         if let Err(error) = changed {
@@ -93,19 +98,19 @@ mod tests {
     #[test]
     fn room_decides_what_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::new(dir.path());
+        let space = Space::new(dir.path(), &Env::system());
         space.judge(1 << 40);
         assert_eq!(space.lack(), None);
-        assert!(space.ballast.is_held());
+        assert!(space.holds_ballast());
         space.judge(40 << 20);
         assert!(space.lack().unwrap().contains("40 MiB are free"));
-        assert!(space.ballast.is_held());
+        assert!(space.holds_ballast());
         space.judge(1 << 20);
-        assert!(!space.ballast.is_held(), "given back");
+        assert!(!space.holds_ballast(), "given back");
         space.judge(100 << 20);
         assert_eq!(space.lack(), None);
-        assert!(!space.ballast.is_held());
+        assert!(!space.holds_ballast());
         space.judge(1 << 40);
-        assert!(space.ballast.is_held());
+        assert!(space.holds_ballast());
     }
 }

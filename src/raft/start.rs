@@ -10,27 +10,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Error;
 use super::handle::{Handle, Settings};
 use super::inbound::{Heard, Inbound};
-use super::log::Log;
+use super::log::{Log, Place};
 use super::machine::Machine;
 use super::peer::{Network, PeerLink};
 use super::proposer::{self, Proposal, Proposer, Stamps};
-use super::record::Sealer;
 use super::replica::{self, Local, ReadWaiter, Reader};
 use super::snapshots::Snapshots;
 use super::space::Space;
 use super::store::{Leadership, Store};
-use super::types::Raft;
+use super::types::{Executor, Raft};
 use super::watcher::{Members, Successor, Watcher};
-use crate::domain::timing::Timing;
-use crate::env::disk::{OpenError, open_probed};
-use crate::env::{Env, Scope, files};
+use crate::env::disk::OpenError;
+use crate::env::{Env, Scope};
 
-/// A log of this many bytes is compacted.
-const LOG_BYTES: usize = 16 << 20;
-/// A log of this many entries since the last snapshot is compacted.
-const LOG_ENTRIES: u64 = 5_000;
-/// Entries that stay behind a snapshot, for members that are a little late.
-const ENTRIES_KEPT: u64 = 500;
 /// How long another process may take to let go of the log.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,14 +39,16 @@ pub async fn start(
 ) -> Result<Handle, Error> {
     let scope = scope.child("raft");
     let stored = |error| Error::io("the folder of the raft log", error);
-    files::private_dir(&settings.dir).map_err(stored)?;
-    let space = Arc::new(Space::new(&settings.dir));
+    env.device.private_dir(&settings.dir).map_err(stored)?;
+    let space = Arc::new(Space::new(&settings.dir, &env));
     space.look();
     let (log, closed) = open_log(&settings, &env, &scope).await?;
     let machine = open_machine(&settings, &env, &scope, &log)?;
-    let config = Arc::new(config(&settings.timing)?);
+    let config = Arc::new(config(&settings)?);
     let network = Network { link: Arc::clone(&link) };
-    let raft = Raft::new(settings.raft_id.0, config, network, log.clone(), machine.clone())
+    // What openraft draws at random follows from this number, and so does what its routines draw.
+    let raft = Raft::new(settings.raft_id.0, config, network, log.clone(), machine.clone());
+    let raft = Executor::scope(env.entropy.number(), raft)
         .await
         .map_err(|error| Error::Stopped(error.to_string()))?;
     let (proposals, proposal_queue) = mpsc::channel(proposer::QUEUE);
@@ -73,7 +67,7 @@ pub async fn start(
     let inbound = Inbound { raft: raft.clone(), local: Arc::clone(&local), space, heard };
     let queues = Queues { proposals: proposal_queue, reads: read_queue, members };
     spawn(&inbound, queues, &settings, &scope);
-    scope.spawn("compact", compact(raft, log.clone(), env));
+    scope.spawn("compact", compact(raft, log.clone(), env, settings.compaction.bytes));
     let store = Store::new(local);
     Ok(Handle::new(settings, (store, inbound), members_seen, scope, (log, closed)))
 }
@@ -133,8 +127,8 @@ pub(super) fn open_machine(
     log: &Log,
 ) -> Result<Machine, Error> {
     let dir = settings.dir.join("snapshots");
-    let snapshots = Snapshots::open(dir, &settings.key, Arc::clone(&env.entropy))?;
-    let machine = Machine::open(snapshots, scope.clone())?;
+    let snapshots = Snapshots::open(dir, &settings.key, env)?;
+    let machine = Machine::open(snapshots, scope.clone(), env.clone())?;
     if log.purged().map(|id| id.index) > machine.last().map(|id| id.index) {
         let what = "the snapshot that the log builds on is gone".to_owned();
         return Err(Error::Corrupt { dir: settings.dir.clone(), what });
@@ -150,16 +144,17 @@ pub(super) async fn open_log(
 ) -> Result<(Log, oneshot::Receiver<()>), Error> {
     let until = env.clock.instant().after(LOCK_PATIENCE);
     loop {
-        let (dir, key) = (settings.dir.clone(), settings.key);
-        let (entropy, id) = (Arc::clone(&env.entropy), settings.raft_id.0);
+        let (dir, key, raft_id) = (settings.dir.clone(), settings.key, settings.raft_id.0);
+        let (world, writers) = (env.clone(), scope.clone());
         let opened = scope
             .blocking(move || {
-                let disk = open_probed(&dir.join("log")).map_err(|error| match error {
+                let opened = world.device.open_log(&dir.join("log"));
+                let disk = opened.map_err(|error| match error {
                     OpenError::Locked => Error::Locked { dir: dir.clone() },
                     OpenError::Damaged(what) => Error::Corrupt { dir: dir.clone(), what },
                     OpenError::Io(error) => Error::io("the raft log", error),
                 })?;
-                Log::open(Arc::new(disk), Sealer::new(&key, entropy), id, &dir.join("floor"))
+                Log::open(&world, &writers, disk, &Place { dir: &dir, key: &key, raft_id })
             })
             .await;
         match opened {
@@ -176,12 +171,12 @@ pub(super) async fn open_log(
 }
 
 /// Keeps the log short when its entries are large; openraft counts them only.
-async fn compact(raft: Raft, log: Log, env: Env) {
+async fn compact(raft: Raft, log: Log, env: Env, limit: usize) {
     let mut asked_at = 0;
     loop {
         env.clock.sleep(Duration::from_secs(1)).await;
         let bytes = log.bytes();
-        if bytes < LOG_BYTES {
+        if bytes < limit {
             asked_at = 0;
             continue;
         }
@@ -199,7 +194,8 @@ async fn compact(raft: Raft, log: Log, env: Env) {
     }
 }
 
-fn config(timing: &Timing) -> Result<Config, Error> {
+fn config(settings: &Settings) -> Result<Config, Error> {
+    let Settings { timing, compaction, .. } = settings;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "swarm".to_owned(),
@@ -208,8 +204,8 @@ fn config(timing: &Timing) -> Result<Config, Error> {
         election_timeout_max: millis(timing.election_max),
         install_snapshot_timeout: 60_000,
         max_payload_entries: 256,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(LOG_ENTRIES),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(compaction.entries),
+        max_in_snapshot_log_to_keep: compaction.kept,
         purge_batch_size: 256,
         enable_pre_vote: Some(true),
         ..Config::default()

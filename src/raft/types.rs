@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use openraft::rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::NodeId;
@@ -17,7 +19,11 @@ openraft::declare_raft_types!(
         R = Outcomes,
         NodeId = u64,
         Node = RaftNode,
+        AsyncRuntime = Executor,
 );
+
+/// tokio, with random numbers that follow from the seed that a member was started with.
+pub(super) type Executor = DeterministicRng<TokioRuntime>;
 
 pub(super) type Raft = openraft::Raft<TypeConfig, super::machine::Machine>;
 pub(super) type Entry = EntryOf<TypeConfig>;

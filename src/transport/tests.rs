@@ -22,7 +22,7 @@ use crate::domain::cluster::{AddressPool, ClusterSpec};
 use crate::domain::node::Role;
 use crate::domain::secret::Sensitive;
 use crate::domain::{Cluster, ClusterId, Meta, NetworkId, NodeId, Timestamp};
-use crate::env::{Clock, Env, Instant, OsEntropy, Scope, SystemClock};
+use crate::env::{Clock, Env, Instant, Scope, SystemClock};
 use crate::identity::{
     Credentials, NodeIdentity, NodeKey, Requirement, SharedIdentity, authority, token,
 };
@@ -190,7 +190,7 @@ fn node(number: u8) -> NodeId {
 impl Harness {
     async fn start(limits: Limits) -> Self {
         let clock = Arc::new(ShiftedClock::default());
-        let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(OsEntropy) };
+        let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Env::system() };
         let cluster = Arc::new(Mutex::new(new_cluster(1, env.clock.now())));
         let scope = Scope::root("test");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

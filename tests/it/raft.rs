@@ -18,7 +18,7 @@ use swarm::env::{Env, Scope};
 use swarm::identity::{
     CertificateDir, Credentials, NodeIdentity, NodeKey, Requirement, SharedIdentity, authority,
 };
-use swarm::raft::{self, Handle};
+use swarm::raft::{self, Compaction, Handle};
 use swarm::state::{Change, Expect, Object};
 use swarm::transport::{Channels, Lane, Limits, Roster, Serving, Standing};
 use swarm::wire::manager::proposals_client::ProposalsClient;
@@ -94,6 +94,7 @@ async fn a_manager() {
         addr,
         timing: Timing::DEFAULT,
         key: [number; 32],
+        compaction: Compaction::DEFAULT,
     };
     let link = raft::tonic_link(env.clone(), channels);
     let handle = raft::start(settings, env.clone(), link, &scope).await.unwrap();

@@ -10,7 +10,6 @@ use openraft::vote::leader_id_adv::LeaderId;
 use super::*;
 use crate::env::disk::SledDisk;
 use crate::env::disk::tests::patient;
-use crate::env::{OsEntropy, Scope};
 use crate::raft::machine::Machine;
 use crate::raft::snapshots::Snapshots;
 use crate::raft::types::Batch;
@@ -25,8 +24,8 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let (log, _) = open(&dir.path().join("raft")).unwrap();
         let snapshots =
-            Snapshots::open(dir.path().join("snapshots"), &KEY, Arc::new(OsEntropy)).unwrap();
-        let machine = Machine::open(snapshots, Scope::root("test")).unwrap();
+            Snapshots::open(dir.path().join("snapshots"), &KEY, &Env::system()).unwrap();
+        let machine = Machine::open(snapshots, Scope::root("test"), Env::system()).unwrap();
         Ok((dir, log, machine))
     }
 }
@@ -37,8 +36,8 @@ fn open(dir: &Path) -> Result<(Log, oneshot::Receiver<()>), Error> {
 
 fn open_with(dir: &Path, key: &[u8; 32]) -> Result<(Log, oneshot::Receiver<()>), Error> {
     let disk = patient(|| SledDisk::open(&dir.join("log"))).unwrap();
-    let sealer = Sealer::new(key, Arc::new(OsEntropy));
-    Log::open(Arc::new(disk), sealer, 1, &dir.join("floor"))
+    let place = Place { dir, key, raft_id: 1 };
+    Log::open(&Env::system(), &Scope::root("test"), Arc::new(disk), &place)
 }
 
 fn id(term: u64, index: u64) -> LogId {

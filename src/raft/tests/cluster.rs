@@ -12,7 +12,9 @@ use super::{config_change, node_change};
 use crate::domain::timing::Timing;
 use crate::domain::{ConfigId, NodeId, RaftId, RequestId};
 use crate::env::{Env, Scope};
-use crate::raft::{Error, Handle, ProposeError, ReadError, Settings, epoch, plant, salvage, start};
+use crate::raft::{
+    Compaction, Error, Handle, ProposeError, ReadError, Settings, epoch, plant, salvage, start,
+};
 use crate::state::{Change, Expect, ObjectKey, Rejection, View};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -37,6 +39,7 @@ fn settings(dir: &Path, number: u8) -> Settings {
         addr: addr(number),
         timing: Timing::DEFAULT,
         key: [number; 32],
+        compaction: Compaction::DEFAULT,
     }
 }
 
