@@ -20,6 +20,7 @@ use super::space::Space;
 use super::store::{Leadership, Store};
 use super::types::{Executor, Raft};
 use super::watcher::{Members, Successor, Watcher};
+use crate::domain::RaftId;
 use crate::env::disk::OpenError;
 use crate::env::{Env, Scope};
 
@@ -51,6 +52,7 @@ pub async fn start(
     let raft = Executor::scope(env.entropy.number(), raft)
         .await
         .map_err(|error| Error::Stopped(error.to_string()))?;
+    elect_if_alone(&raft, settings.raft_id).await;
     let (proposals, proposal_queue) = mpsc::channel(proposer::QUEUE);
     let (reads, read_queue) = mpsc::channel(replica::READS);
     let (members, members_seen) = watch::channel(Members::default());
@@ -70,6 +72,18 @@ pub async fn start(
     scope.spawn("compact", compact(raft, log.clone(), env, settings.compaction.bytes));
     let store = Store::new(local);
     Ok(Handle::new(settings, (store, inbound), members_seen, scope, (log, closed)))
+}
+
+/// The only voter need not wait whether somebody else leads.
+async fn elect_if_alone(raft: &Raft, me: RaftId) {
+    let is_alone = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().eq([me.0])
+    };
+    if is_alone && let Err(error) = raft.trigger().elect(false).await {
+        tracing::warn!(%error, "no candidacy");
+    }
 }
 
 /// The ends that the routines work on.
@@ -194,6 +208,11 @@ async fn compact(raft: Raft, log: Log, env: Env, limit: usize) {
     }
 }
 
+/// openraft's settings.
+///
+/// A leader that restarts must be elected again. Followers may have committed entries that it sent
+/// them and had not made durable itself; led on in its old term after a power cut, it would give
+/// their places to other entries of the same id, which nobody could tell apart.
 fn config(settings: &Settings) -> Result<Config, Error> {
     let Settings { timing, compaction, .. } = settings;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -208,6 +227,7 @@ fn config(settings: &Settings) -> Result<Config, Error> {
         max_in_snapshot_log_to_keep: compaction.kept,
         purge_batch_size: 256,
         enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map_err(|error| Error::Stopped(error.to_string()))

@@ -119,8 +119,7 @@ impl Watcher {
             .machine
             .last()
             .is_some_and(|last| last.leader_id.term == term && last.leader_id.node_id == self.me.0);
-        // openraft lets a leader that restarts lead on: until it has heard from a quorum again, there
-        // may be another one.
+        // Until a quorum has confirmed it, there may be another one.
         let is_alone = membership.voter_ids().count() <= 1;
         let confirmed = is_alone || metrics.last_quorum_acked.is_some();
         let is_ready = own && confirmed || self.env.faults.has(Canary::LeaderTooEarly);

@@ -260,6 +260,24 @@ async fn a_silent_leader_is_succeeded_and_steps_back() {
     assert!((3..=4).contains(&configs(&view)));
 }
 
+/// Followers may have committed what it had not made durable itself: in its old term it could give
+/// the same ids to other entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_is_elected_again() {
+    let cluster = Cluster::over(Net::default());
+    let [first, _second, _third] = cluster.three().await;
+    put(&first, 1).await.unwrap();
+    let before = first.store().leadership().borrow().term;
+    // Back before anybody misses it.
+    cluster.kill(1, first).await;
+    let first = cluster.start(1).await;
+    let mut leadership = first.store().leadership();
+    let led = leadership.wait_for(|now| now.leader.is_some());
+    let term = cluster.env.clock.timeout(LONG, led).await.unwrap().unwrap().term;
+    assert!(term > before, "led on in term {term}");
+    put(&first, 2).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stops_hands_over() {
     let cluster = Cluster::new();
