@@ -8,8 +8,6 @@ pub enum Canary {
     AckBeforeBarrier,
     /// A vote is answered without having been written.
     VoteNotWritten,
-    /// The log is opened without asking whether it reaches its floor.
-    FloorIgnored,
     /// A cut of the log happens in memory only.
     TruncateLost,
     /// The log is purged although the snapshot that replaces it was not written.
@@ -28,10 +26,9 @@ pub enum Canary {
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeBarrier,
         Self::VoteNotWritten,
-        Self::FloorIgnored,
         Self::TruncateLost,
         Self::SnapshotNotWritten,
         Self::ReadWithoutQuorum,

@@ -254,10 +254,8 @@ pub(super) fn open(env: &Env, disk: Arc<dyn LogDisk>, place: &Place<'_>) -> Resu
     if floor.raft_id != raft_id {
         return Err(Error::Foreign { expected: raft_id, found: floor.raft_id });
     }
-    let trusting = env.faults.has(Canary::FloorIgnored);
-    let known = if trusting { Floor::default() } else { floor };
-    let found = recover(&disk, dir, &known)?;
-    check(&found, &known).map_err(|what| corrupt(dir, what))?;
+    let found = recover(&disk, dir, &floor)?;
+    check(&found, &floor).map_err(|what| corrupt(dir, what))?;
     Ok(Opened { disk, sealer, found, floor, file })
 }
 
