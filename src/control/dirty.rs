@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::crew::Crew;
 use super::pass::Pass;
-use super::rest;
+use super::rest::Rests;
 use crate::domain::{NodeId, ServiceId, Timestamp};
 use crate::state::{Event, Object, ObjectKey, View};
 
@@ -92,8 +92,9 @@ pub(super) fn crews(pass: &Pass<'_>, dirty: &Dirty) -> Vec<Crew> {
     let load = |service| Crew::load(pass, service);
     match dirty {
         Dirty::All => {
+            let mut rests = Rests::new(pass);
             let services = pass.view.services.values();
-            services.filter(|service| !rest::is_at_rest(pass, service)).filter_map(load).collect()
+            services.filter(|service| !rests.is_at_rest(pass, service)).filter_map(load).collect()
         }
         Dirty::Some(set) => {
             let services = services(pass, set);
