@@ -242,6 +242,28 @@ fn no_work_is_left_in_comments() {
 }
 
 #[test]
+fn no_merge_is_left_half_done() {
+    let marks = ["<".repeat(7), ">".repeat(7)].map(|mark| mark + " ");
+    let mut problems = Vec::new();
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                let left = |line: &str| marks.iter().any(|mark| line.starts_with(mark.as_str()));
+                if let Some(number) = text.lines().position(left) {
+                    problems.push(format!("{}:{}: a conflict", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    report(&problems);
+}
+
+#[test]
 fn the_top_level_is_what_it_should_be() {
     let expected: BTreeSet<&str> = [
         "Cargo.lock",

@@ -17,7 +17,8 @@ const REPEAT: Duration = Duration::from_secs(20);
 /// While there is no engine.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Follows the engine and the network for ever.
+/// Follows the engine and the network for ever. The engine is asked when it comes or goes and once in a
+/// while, never for the network's sake: its answer costs it as much as starting a process or two.
 pub(super) async fn run(env: Env, board: Arc<Board>, runtime: Arc<dyn Runtime>) {
     let mut engine = board.engine.subscribe();
     let mut networks = board.networks.subscribe();
@@ -26,28 +27,42 @@ pub(super) async fn run(env: Env, board: Arc<Board>, runtime: Arc<dyn Runtime>) 
             Ok(described) => (described, REPEAT),
             Err(error) => (Description { degraded: error.to_string(), ..machine() }, RETRY),
         };
-        let mut description = finish(described);
-        let problem = networks.borrow_and_update().problem.clone();
-        if description.degraded.is_empty() {
-            description.degraded = problem;
-        }
-        board.description.send_if_modified(|known| {
-            let changed = known.as_ref() != Some(&description);
-            if changed {
-                if !description.degraded.is_empty() {
-                    tracing::warn!(reason = description.degraded, "this node cannot run tasks");
+        let description = finish(described);
+        let due = env.clock.instant().after(pause);
+        loop {
+            publish(&board, &description, &networks.borrow_and_update().problem);
+            let rest = due.since(env.clock.instant());
+            tokio::select! {
+                biased;
+                changed = engine.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    break;
                 }
-                *known = Some(description);
+                changed = networks.changed() => if changed.is_err() { return },
+                () = env.clock.sleep(rest) => break,
             }
-            changed
-        });
-        tokio::select! {
-            biased;
-            changed = engine.changed() => if changed.is_err() { return },
-            changed = networks.changed() => if changed.is_err() { return },
-            () = env.clock.sleep(pause) => {}
         }
     }
+}
+
+/// Tells the others, if it is news. A problem of the engine comes before one of the network.
+fn publish(board: &Board, description: &Description, problem: &str) {
+    let mut description = description.clone();
+    if description.degraded.is_empty() {
+        problem.clone_into(&mut description.degraded);
+    }
+    board.description.send_if_modified(|known| {
+        let changed = known.as_ref() != Some(&description);
+        if changed {
+            if !description.degraded.is_empty() {
+                tracing::warn!(reason = description.degraded, "this node cannot run tasks");
+            }
+            *known = Some(description);
+        }
+        changed
+    });
 }
 
 /// What an engine does not know.

@@ -75,6 +75,7 @@ async fn task_lives_and_ends_as_assigned() {
     assert_eq!(life.agent.local().borrow().get(&id), Some(&true));
     let made = vec![Call::Create(id), Call::Start(id)];
     assert_eq!(world.engine.calls(), made, "nothing else stands before a start");
+    let described = world.engine.descriptions();
 
     manager.assign(one(2, TaskState::Shutdown, &spec).1).await;
     let status = manager.until(&world.env, id, TaskState::Shutdown).await;
@@ -86,6 +87,7 @@ async fn task_lives_and_ends_as_assigned() {
     manager.assign(set(3, &[])).await;
     world.until("removed", || world.count(&Call::Remove(id)) == 1).await;
     world.until("forgotten", || life.agent.local().borrow().is_empty()).await;
+    assert_eq!(world.engine.descriptions(), described, "assignments are no news of the engine");
     life.kill().await;
 }
 

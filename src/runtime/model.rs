@@ -42,6 +42,7 @@ struct Inner {
     foreign_ports: BTreeSet<u16>,
     hints: Vec<mpsc::Sender<Hint>>,
     calls: Vec<Call>,
+    descriptions: usize,
     pids: i64,
 }
 
@@ -94,6 +95,12 @@ impl ModelRuntime {
         if state == Up::Answers {
             self.lock().hint(None);
         }
+    }
+
+    /// How often the engine was asked to describe itself, which is dear for a real one.
+    #[must_use]
+    pub fn descriptions(&self) -> usize {
+        self.lock().descriptions
     }
 
     /// Makes an image available for pulls.
@@ -215,6 +222,7 @@ impl Runtime for ModelRuntime {
     }
 
     async fn describe(&self) -> Result<Description, Error> {
+        self.lock().descriptions += 1;
         self.answer()?;
         Ok(Description {
             hostname: "model".to_owned(),
