@@ -5,6 +5,8 @@
 //! node runs without an engine and finds it when it comes. Containers are found by label, never by a
 //! name that was only remembered. What to do is decided by the agent, not here.
 
+mod former;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
+use bollard::models::NetworkInspect;
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::StreamExt as _;
@@ -207,6 +210,16 @@ impl DockerRuntime {
         Ok(platform::problem(&name, &of, &plan.node.platform, &handlers))
     }
 
+    async fn inspect_network(&self, name: &str) -> Result<NetworkInspect, Error> {
+        let name = name.to_owned();
+        self.call(
+            Act::Network,
+            QUICK,
+            |docker| async move { docker.inspect_network(&name, None).await },
+        )
+        .await
+    }
+
     async fn has_image(&self, image: &str) -> Result<bool, Error> {
         let name = image.to_owned();
         let found = self
@@ -280,12 +293,13 @@ impl Runtime for DockerRuntime {
     }
 
     async fn ensure_network(&self, network: &Network, plan: &NetworkPlan) -> Result<(), Error> {
-        let name = plan.name.clone();
-        let found =
-            self.call(Act::Network, QUICK, |docker| async move {
-                docker.inspect_network(&name, None).await
-            })
-            .await;
+        let found = match self.inspect_network(&plan.name).await {
+            Ok(found) if found.containers.as_ref().is_some_and(|all| !all.is_empty()) => {
+                self.end_former(&plan.name).await?;
+                self.inspect_network(&plan.name).await
+            }
+            found => found,
+        };
         match found {
             Ok(found) => match super::docker_models::judge(&found, network, plan)? {
                 super::docker_models::Verdict::AsWanted => return Ok(()),

@@ -98,7 +98,7 @@ fn strangers_at_the_port_cost_little_and_hold_up_nobody() {
         lab.act(&["kill", "2", "daemon"]);
         lab.act(&["start", "2", "daemon"]);
         lab.until("a node comes back through the crowd", || {
-            lab.ready() == 2 && lab.swarm(2, &["info"]).contains("Swarm: active")
+            lab.ready() == 2 && lab.try_swarm(2, &["info"]).out.contains("Swarm: active")
         });
         lab.swarm(1, &["service", "scale", "web=6"]);
         assert_eq!(lab.replicas(1, "web"), "6/6");

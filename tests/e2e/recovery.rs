@@ -132,7 +132,10 @@ fn a_backup_brings_a_lost_manager_back_and_its_workers_follow() {
     assert!(verify(&key, &damaged).err.contains("damaged"));
 
     // What comes after the backup is lost with the manager.
-    lab.swarm(1, &["service", "create", "--detach", "--name", "younger", IMAGE, "sleep", "inf"]);
+    let here = "node.hostname==host-1";
+    let create = ["service", "create", "--detach", "--name", "younger", "--constraint", here];
+    lab.swarm(1, &[&create[..], &[IMAGE, "sleep", "inf"]].concat());
+    lab.until("a task on the manager itself", || !lab.containers(1, "younger").is_empty());
     lab.act(&["kill", "1", "daemon"]);
     lab.exec(1, &["sh", "-c", "rm -rf /var/lib/swarm/*"]);
     lab.act(&["start", "1", "daemon"]);
@@ -155,6 +158,7 @@ fn a_backup_brings_a_lost_manager_back_and_its_workers_follow() {
     });
     assert_eq!(lab.containers(2, "web"), before, "no container was restarted");
     assert!(!lab.swarm(1, &["service", "ls"]).contains("younger"), "it came after the backup");
+    assert_eq!(lab.containers(1, "younger").len(), 0, "nothing is left of the node that was lost");
     lab.swarm(1, &["service", "scale", "web=3"]);
 }
 
