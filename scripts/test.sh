@@ -1,6 +1,6 @@
 #!/bin/bash
 # Everything: the gate, unit and property tests, scenarios, the storage suite, and end to end on real Docker Engines in a
-# lab of hosts on this machine. Installs what it needs. Run as root; about half an hour on two cores from nothing.
+# lab of hosts on this machine. Installs what it needs. Run as root; about 40 minutes on two cores from nothing.
 #
 #   scripts/test.sh            all
 #   scripts/test.sh gate|unit|sim|engine|e2e|quickstart|compose     one part
