@@ -27,6 +27,7 @@ down() {
         kill "$pid" 2>/dev/null || true
         for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     fi
+    if [ -f "$SCRATCH/state-is-ours" ]; then rm -rf /var/lib/swarm; fi
     rm -rf "$SCRATCH"
     echo "quickstart: everything it made is gone"
 }
@@ -46,6 +47,7 @@ start_engine() {
 
 [ "${1:-}" = --down ] && { down; exit 0; }
 mkdir -p "$SCRATCH"
+[ -e /var/lib/swarm ] || : >"$SCRATCH/state-is-ours"
 install_tools
 start_engine
 say "Building swarm"
