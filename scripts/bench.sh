@@ -75,7 +75,7 @@ cargo build --locked --release --quiet
     echo; echo "## By ourselves"; echo; echo "| what | figure |"; echo "|---|---|"
     echo "| leader killed (\`kill -9\`) to next write acknowledged, client start included: median, worst of $runs | $(printf '%s\n' "${failover[@]}" | median) ms, $(printf '%s\n' "${failover[@]}" | worst) ms |"
     echo "| idle leader of three: CPU | $idle % of a core |"
-    echo "| idle leader of three: resident memory (25 MiB of it are tables of openraft's histograms, base2histogram 0.2.3, that nothing reads again) | $memory MiB |"
+    echo "| idle leader of three: resident memory | $memory MiB |"
     echo "| release binary | $(awk -v b="$(stat -c %s "$SWARM_BIN")" 'BEGIN {printf "%.1f MB", b/1e6}') |"
     echo; echo "## Planning (in process)"; echo; echo '```'; echo "$plan"; echo '```'
 } >docs/BENCHMARKS.md
