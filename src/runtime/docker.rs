@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::errors::Error as EngineError;
-use bollard::models::NetworkInspect;
+use bollard::models::{ContainerSummary, NetworkInspect};
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::StreamExt as _;
@@ -155,15 +155,24 @@ impl DockerRuntime {
     /// The engine's ids of our containers with a label.
     async fn ids_with(&self, label: String) -> Result<Vec<String>, Error> {
         let own = format!("{}={}", spec::LABEL_NODE, self.settings.node);
-        let filters = std::iter::once(("label", vec![own, label])).collect();
+        let list = self.containers([("label", vec![own, label])]).await?;
+        Ok(list.into_iter().filter_map(|container| container.id).collect())
+    }
+
+    /// Containers that pass all filters, running or not.
+    async fn containers<const N: usize>(
+        &self,
+        filters: [(&'static str, Vec<String>); N],
+    ) -> Result<Vec<ContainerSummary>, Error> {
+        let filters = filters.into_iter().collect();
         let options =
             query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let list =
-            self.call(Act::Ask, QUICK, |docker| async move {
-                docker.list_containers(Some(options)).await
-            })
-            .await?;
-        Ok(list.into_iter().filter_map(|container| container.id).collect())
+        self.call(
+            Act::Ask,
+            QUICK,
+            |docker| async move { docker.list_containers(Some(options)).await },
+        )
+        .await
     }
 
     async fn look(&self, id: String) -> Result<Option<Container>, Error> {

@@ -4,7 +4,7 @@
 
 use bollard::query_parameters as query;
 
-use super::{Act, DockerRuntime, QUICK, SLOW};
+use super::{Act, DockerRuntime, SLOW};
 use crate::runtime::{Error, spec};
 
 impl DockerRuntime {
@@ -14,14 +14,7 @@ impl DockerRuntime {
             ("network", vec![network.to_owned()]),
             ("label", vec![spec::LABEL_TASK.to_owned(), spec::LABEL_NODE.to_owned()]),
         ];
-        let filters = filters.into_iter().collect();
-        let options =
-            query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let list =
-            self.call(Act::Ask, QUICK, |docker| async move {
-                docker.list_containers(Some(options)).await
-            })
-            .await?;
+        let list = self.containers(filters).await?;
         let own = self.settings.node.to_string();
         for container in list {
             let labels = container.labels.unwrap_or_default();
