@@ -67,8 +67,16 @@ fn write_inet(text: &mut String, desired: &Desired, dns_port: u16) -> std::fmt::
     text.push_str(&set("bridges", "ifname", &bridges));
     // Bridge pairs between which packets may pass: each with itself.
     text.push_str(&set("samenet", "ifname . ifname", &same));
-    // This node's gateway on each bridge: the only address of the host that its tasks may talk to.
+    // This node's gateway on each bridge: the only address of the host that its tasks may talk to,
+    // but for ports that tasks publish.
     text.push_str(&set("mygw", "ifname . ipv4_addr", &own));
+    let published: Vec<String> = desired
+        .published
+        .iter()
+        .map(|(protocol, port)| format!("{} . {port}", protocol.as_str()))
+        .collect();
+    // What this host's tasks publish; where the engine has a proxy for its ports, tasks meet it here.
+    text.push_str(&set("published", "inet_proto . inet_service", &published));
     text.push_str(&set("nodes", "ipv4_addr", &members(true)));
     text.push_str(&set("nodes6", "ipv6_addr", &members(false)));
     write!(
@@ -95,6 +103,7 @@ fn write_inet(text: &mut String, desired: &Desired, dns_port: u16) -> std::fmt::
 \t\tiifname != @bridges iifname != \"lo\" meta l4proto {{ tcp, udp }} th dport {dns_port} drop
 \t\tiifname != @bridges accept
 \t\tct state established,related accept
+\t\tmeta l4proto . th dport @published accept
 \t\tiifname . ip daddr != @mygw drop
 \t\tip protocol icmp accept
 \t\tmeta l4proto {{ tcp, udp }} th dport {dns_port} accept

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::domain::network::mac_of;
+use crate::domain::service::Protocol;
 use crate::domain::{AssignmentSet, Network, NodeId};
 
 /// A hardware address.
@@ -48,6 +49,8 @@ pub(super) struct Desired {
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Addresses of all nodes that may send tunnel packets, this one included.
     pub(super) members: BTreeSet<IpAddr>,
+    /// Ports of this host that its tasks publish: open to its other tasks, too.
+    pub(super) published: BTreeSet<(Protocol, u16)>,
 }
 
 /// A network interface as the kernel has it.
@@ -180,8 +183,19 @@ impl Desired {
                 desired.segments.insert(network.vni, segment);
             }
         }
+        desired.published = published(set);
         desired
     }
+}
+
+/// The ports that tasks of this node publish on it. One that the engine chooses is not known here.
+fn published(set: &AssignmentSet) -> BTreeSet<(Protocol, u16)> {
+    set.tasks()
+        .filter_map(|task| set.spec(task.service, task.spec))
+        .flat_map(|version| version.spec.host_ports())
+        .filter(|port| port.published_port != 0)
+        .map(|port| (port.protocol, port.published_port))
+        .collect()
 }
 
 fn segment(

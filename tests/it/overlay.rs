@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use lab::{DNS_PORT, Lab, addr, assignments, connects, node, resolve, run, transfer, within};
+use lab::{
+    DNS_PORT, Lab, addr, assignments, connects, node, publish, resolve, run, transfer, within,
+};
 use swarm::dns;
 use swarm::domain::assignment::{Item, Peer};
 use swarm::env::{Env, Scope};
@@ -57,6 +59,13 @@ fn tasks_reach_each_other_wherever_they_are_and_nobody_else_does() {
         assert!(!connects(&client, host.parse().unwrap()), "{host} is open to tasks");
     }
     assert!(connects(&format!("{}out", lab.prefix), "10.99.0.1:7001".parse().unwrap()));
+    // What a task of the host publishes is open to its neighbours as it is to the world.
+    let mut publishing = set.clone();
+    publish(&mut publishing, 7001);
+    lab.apply(1, &publishing);
+    assert!(connects(&client, "10.99.0.1:7001".parse().unwrap()), "a published port is closed");
+    lab.apply(1, &set);
+    assert!(!connects(&client, "10.99.0.1:7001".parse().unwrap()), "it is open for ever");
     drop(listener);
     // A machine of the underlay that routes into the network.
     let outsider = format!("{}out", lab.prefix);

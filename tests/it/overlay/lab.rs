@@ -19,10 +19,11 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use swarm::domain::assignment::{Item, Peer};
 use swarm::domain::endpoint::{Endpoint, EndpointSet};
 use swarm::domain::network::Subnet;
-use swarm::domain::service::EndpointMode;
-use swarm::domain::task::Slot;
+use swarm::domain::service::{EndpointMode, SpecVersion};
+use swarm::domain::task::{Slot, Task, TaskState, TaskStatus};
 use swarm::domain::{
     AssignmentSet, Labels, Meta, Network, NetworkId, NetworkNode, NodeId, ServiceId, TaskId,
+    Timestamp,
 };
 use swarm::env::{Env, Scope};
 use swarm::overlay::{self, Handle, Report, Settings};
@@ -88,6 +89,28 @@ pub(super) fn assignments(hosts: u8) -> AssignmentSet {
         })));
     }
     set
+}
+
+/// Adds a task of this host that publishes a port on it.
+pub(super) fn publish(set: &mut AssignmentSet, port: u16) {
+    let service = ServiceId::from_bytes([9; 16]);
+    let spec = serde_json::json!({ "EndpointSpec": { "Ports": [
+        { "Protocol": "tcp", "TargetPort": 80, "PublishedPort": port, "PublishMode": "host" },
+    ]}});
+    let spec = Arc::new(serde_json::from_value(spec).unwrap());
+    set.insert(Item::SpecVersion(Arc::new(SpecVersion { service, number: 1, spec })));
+    set.insert(Item::Task(Arc::new(Task {
+        id: TaskId::from_bytes([9; 16]),
+        meta: Meta::default(),
+        service,
+        spec: 1,
+        slot: Slot::Number(1),
+        node: Some(node(1)),
+        addresses: Vec::new(),
+        desired: TaskState::Running,
+        not_before: Timestamp(0),
+        status: TaskStatus::default(),
+    })));
 }
 
 #[expect(clippy::print_stdout, reason = "a test that proves nothing says so")]
