@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures, beside Docker Swarm on the same machine in the same run, and writes docs/BENCHMARKS.md. Run as root.
 #
-#   scripts/bench.sh [RUNS]     RUNS per figure (default 10)
+#   scripts/bench.sh [RUNS] [FAULTS]     RUNS per figure (default 10), FAULTS leaders killed (default 100, for a 99th percentile)
 #
 # Every figure of a comparison is taken in turn (ours, theirs, ours, …) by the same client, with the same image and an Engine of
 # its own for each; read the ratios, the absolute times are those of a noisy machine.
@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 runs=${1:-10}
+faults=${2:-100}
 export LAB_NAME=swb LAB_STATE=/var/tmp/swarm-bench
 tap=
 trap '[ -z "$tap" ] || kill "$tap" 2>/dev/null; ./scripts/lab.sh down >/dev/null 2>&1 || true' EXIT
@@ -21,6 +22,7 @@ sock() { echo "$LAB_STATE/$LAB_NAME-h$1/sock/$2.sock"; }
 swarm() { local k=$1; shift; ./scripts/lab.sh exec "$k" "$SWARM_BIN" "$@"; }
 now() { date +%s%N; }
 median() { sort -n | awk '{v[NR]=$1} END {print (NR%2) ? v[(NR+1)/2] : (v[NR/2]+v[NR/2+1])/2}'; }
+p99() { sort -n | awk '{v[NR]=$1} END {i=int(NR*0.99+0.999999); print v[i]}'; }
 worst() { sort -n | tail --lines=1; }
 echo "hosts: 1-3 a cluster of ours, 4 a node of Docker Swarm" >&2
 ./scripts/lab.sh down >/dev/null 2>&1 || true
@@ -52,7 +54,7 @@ before=$(ticks); sleep 20; after=$(ticks)
 idle=$(awk -v a="$after" -v b="$before" -v hz="$(getconf CLK_TCK)" 'BEGIN {printf "%.2f", (a-b)/hz/20*100}')
 memory=$(./scripts/lab.sh exec 1 awk '/VmRSS/ {printf "%.1f", $2/1024}' "/proc/$pid/status")
 failover=()
-for run in $(seq "$runs"); do
+for run in $(seq "$faults"); do
     for k in 1 2 3; do
         swarm $k node ls --format '{{.Self}} {{.ManagerStatus}}' | grep -q 'true Leader' && leader=$k
     done
@@ -65,6 +67,23 @@ for run in $(seq "$runs"); do
     ./scripts/lab.sh start "$leader" daemon
     until [ "$(managing "$other")" = 3 ]; do sleep 0.2; done
 done
+
+echo "a silent host: $runs times" >&2
+# A task that stands on no leader; the link of its host is cut; when does the one that replaces it run?
+replaced=()
+running() { docker -H "unix://$1" service ps probe --filter desired-state=running --format '{{.Node}} {{.CurrentState}}' 2>/dev/null | awk '$2 == "Running" {print $1}'; }
+for run in $(seq "$runs"); do
+    leader=$(swarm 1 node ls --format '{{.Hostname}} {{.ManagerStatus}}' | awk '$2 == "Leader" {print $1}')
+    swarm 1 service create --quiet --name probe --network host --constraint "node.hostname!=$leader" swarm/bench sleep 1000000 >/dev/null
+    from=$(running "$(sock 1 swarm)"); host=${from##*[!0-9]}; other=$(( host % 3 + 1 ))
+    ./scripts/lab.sh cut "$host"
+    began=$(now)
+    until to=$(running "$(sock $other swarm)"); [ -n "$to" ] && [ "$to" != "$from" ]; do :; done
+    replaced+=($(( ($(now) - began) / 1000000 )))
+    ./scripts/lab.sh mend "$host"
+    until [ "$(managing "$other")" = 3 ] && [ "$(swarm "$other" node ls --format '{{.Status}}' | grep -c Ready)" = 3 ]; do sleep 0.2; done
+    swarm $other service rm probe >/dev/null
+done
 plan=$(cargo bench --locked --quiet --bench plan 2>/dev/null)
 cargo build --locked --release --quiet
 
@@ -73,7 +92,8 @@ cargo build --locked --release --quiet
     echo "Written by \`scripts/bench.sh $runs\` on $(date -u +%F): $(nproc) cores, $(awk -F: '/model name/ {print $2; exit}' /proc/cpuinfo | xargs), Linux $(uname -r), Docker Engine $(docker -H "unix://$(sock 1 docker)" version --format '{{.Server.Version}}'). Medians of $runs runs, taken in turn."
     echo; echo "## Beside Docker Swarm and the bare Engine"; echo; echo "$beside"
     echo; echo "## By ourselves"; echo; echo "| what | figure |"; echo "|---|---|"
-    echo "| leader killed (\`kill -9\`) to next write acknowledged, client start included: median, worst of $runs | $(printf '%s\n' "${failover[@]}" | median) ms, $(printf '%s\n' "${failover[@]}" | worst) ms |"
+    echo "| leader killed (\`kill -9\`) to next write acknowledged, client start included: median, 99th percentile, worst of $faults | $(printf '%s\n' "${failover[@]}" | median) ms, $(printf '%s\n' "${failover[@]}" | p99) ms, $(printf '%s\n' "${failover[@]}" | worst) ms |"
+    echo "| link of a host cut to its task replaced and running elsewhere (host network), as a client sees it: median, worst of $runs | $(printf '%s\n' "${replaced[@]}" | median) ms, $(printf '%s\n' "${replaced[@]}" | worst) ms |"
     echo "| idle leader of three: CPU | $idle % of a core |"
     echo "| idle leader of three: resident memory | $memory MiB |"
     echo "| release binary | $(awk -v b="$(stat -c %s "$SWARM_BIN")" 'BEGIN {printf "%.1f MB", b/1e6}') |"
