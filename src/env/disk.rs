@@ -142,9 +142,10 @@ impl SledDisk {
             .cache_capacity(16 << 20)
             // Fixed for ever when the database is made: another value would not open it.
             .segment_size(4 << 20)
-            // The only thread of sled's that collects freed segments. Its own sync errors are
-            // swallowed, but each of them is also reported to our descriptor, at the next barrier.
-            .flush_every_ms(Some(500))
+            // The only thread of sled's that collects freed segments; it syncs each time, changes or
+            // not. Its own sync errors are swallowed, but each of them is also reported to our
+            // descriptor, at the next barrier.
+            .flush_every_ms(Some(5_000))
             .mode(sled::Mode::HighThroughput)
             .open()
             .map_err(open_error)?;
