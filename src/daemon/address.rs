@@ -1,6 +1,5 @@
 //! Addresses as users write them: empty, an address, an interface, with or without a port.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
@@ -63,6 +62,12 @@ pub(super) fn advertise(text: &str, host: &[HostAddress]) -> Result<SocketAddr, 
         if addr.is_unspecified() {
             return Err(AddressError(format!(
                 "advertise address {addr} is not one that other nodes can reach; give an address of this host, such as --advertise-addr 192.0.2.1"
+            )));
+        }
+        if !addr.is_loopback() && host.iter().all(|mine| mine.addr != addr) {
+            return Err(AddressError(format!(
+                "advertise address {addr} is not an address of this host ({}); tunnels between tasks begin and end there, so give one that an interface holds",
+                listed(host)
             )));
         }
         return Ok(SocketAddr::new(addr, port));
@@ -142,16 +147,20 @@ fn choose(host: &[HostAddress]) -> Result<SocketAddr, AddressError> {
             "could not find an address of this host to advertise; specify one with --advertise-addr"
                 .to_owned(),
         )),
-        [first, rest @ ..] => {
-            let mut list = format!("{} on {}", first.addr, first.interface);
-            for address in rest {
-                let _infallible = write!(list, " and {} on {}", address.addr, address.interface);
-            }
-            Err(AddressError(format!(
-                "could not choose an IP address to advertise since this system has multiple addresses ({list}) - specify one with --advertise-addr"
-            )))
-        }
+        several => Err(AddressError(format!(
+            "could not choose an IP address to advertise since this system has multiple addresses ({}) - specify one with --advertise-addr",
+            listed(several.iter().copied())
+        ))),
     }
+}
+
+/// Addresses for a message.
+fn listed<'a>(addresses: impl IntoIterator<Item = &'a HostAddress>) -> String {
+    let each: Vec<_> = addresses
+        .into_iter()
+        .map(|address| format!("{} on {}", address.addr, address.interface))
+        .collect();
+    each.join(" and ")
 }
 
 #[cfg(test)]
@@ -178,10 +187,11 @@ mod tests {
 
     #[test]
     fn addresses_interfaces_and_ports_are_understood() {
-        let host = host(&[("eth0", "10.0.0.5")]);
+        let host = host(&[("eth0", "10.0.0.5"), ("eth0", "fd00::1"), ("eth1", "10.9.9.9")]);
         for (text, expected) in [
             ("10.9.9.9", "10.9.9.9:2377"),
             ("10.9.9.9:2400", "10.9.9.9:2400"),
+            ("127.0.0.1", "127.0.0.1:2377"),
             ("eth0", "10.0.0.5:2377"),
             ("eth0:2400", "10.0.0.5:2400"),
             ("[fd00::1]:2400", "[fd00::1]:2400"),
@@ -192,6 +202,8 @@ mod tests {
         for text in ["eth7", "10.0.0.1:0", "10.0.0.1:x", "0.0.0.0"] {
             assert!(advertise(text, &host).is_err(), "{text}");
         }
+        let error = advertise("10.0.0.6", &host).unwrap_err().to_string();
+        assert!(error.contains("10.0.0.5 on eth0 and fd00::1 on eth0 and 10.9.9.9"), "{error}");
         assert_eq!(listen("", &host).unwrap().to_string(), "0.0.0.0:2377");
         assert_eq!(listen("0.0.0.0:2378", &host).unwrap().to_string(), "0.0.0.0:2378");
     }
