@@ -33,7 +33,7 @@ const DELAY_MIN: Duration = Duration::from_millis(100);
 pub(super) enum Standing {
     /// Nothing: it has a task.
     Live,
-    /// Nothing: its last task ended and is not to be replaced.
+    /// Nothing: its last task ended and is not to be replaced, or not yet.
     Held,
     /// Another task, which may not start before a time.
     Vacant(Timestamp),
@@ -55,6 +55,10 @@ pub(super) fn standing(pass: &Pass<'_>, crew: &mut Crew, slot: &[usize]) -> Stan
     if !ended_itself(&task) {
         return Standing::Vacant(Timestamp::default());
     }
+    let is_outdated = crew.is_outdated(pass, &task);
+    if is_early(pass, &task) && !is_outdated {
+        return Standing::Held;
+    }
     let spec = Arc::clone(&crew.facts(pass, task.spec).spec);
     let default = RestartPolicy::default();
     let policy = spec.task_template.restart_policy.as_ref().unwrap_or(&default);
@@ -64,10 +68,19 @@ pub(super) fn standing(pass: &Pass<'_>, crew: &mut Crew, slot: &[usize]) -> Stan
         .filter(|it| it.id != task.id && it.spec == task.spec && ended_itself(it))
         .collect();
     if is_replaced(policy, &task, &earlier) {
-        Standing::Vacant(ended_at(&task).after(delay(policy, &task, &earlier)))
+        // A new wish has not failed yet: it waits for nothing that its predecessor did.
+        let due = ended_at(&task).max(task.not_before).after(delay(policy, &task, &earlier));
+        Standing::Vacant(if is_outdated { Timestamp::default() } else { due })
     } else {
         Standing::Held
     }
+}
+
+/// Whether a task ended before its own start was due: it was refused while it was prepared. Tasks are
+/// prepared at once, so another one now would end as quickly (Docker: a restart waits for the delay
+/// of the task that it replaces).
+fn is_early(pass: &Pass<'_>, task: &Task) -> bool {
+    task.status.state.is_terminal() && task.not_before > pass.now
 }
 
 /// When a task ended, in cluster time: its last change was the report of its end.
@@ -133,6 +146,10 @@ pub(super) fn decide(pass: &mut Pass<'_>, crew: &mut Crew) {
     for slot in crew.slots() {
         for place in slot.clone() {
             let task = Arc::clone(&crew.members[place].task);
+            if is_early(pass, &task) {
+                let key = crew.key();
+                pass.wake(task.not_before, key);
+            }
             if task.status.state.is_terminal() && task.desired <= TaskState::Running {
                 crew.want(pass, place, TaskState::Shutdown);
                 continue;

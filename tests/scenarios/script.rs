@@ -75,6 +75,9 @@ fn step(world: &mut World, words: &[&str]) -> Vec<String> {
         ["image", image, "stuck"] => {
             world.behaviours.insert(image.to_owned(), Behaviour::Stuck);
         }
+        ["image", image, "missing"] => {
+            world.behaviours.insert(image.to_owned(), Behaviour::Missing);
+        }
         ["image", image, "works"] => {
             world.behaviours.remove(image);
         }

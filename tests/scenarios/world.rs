@@ -28,6 +28,8 @@ pub(crate) enum Behaviour {
     Fails(Duration),
     /// They never get further than preparing.
     Stuck,
+    /// They are refused while they are prepared: there is no such image.
+    Missing,
 }
 
 /// A cluster without network or disk.
@@ -381,6 +383,10 @@ impl World {
                 let news = state < TaskState::Preparing;
                 return news.then_some((TaskState::Preparing, "preparing", ""));
             }
+            Some(Behaviour::Missing) if state <= TaskState::Preparing => {
+                let news = (TaskState::Rejected, "preparing", "No such image: gone:latest");
+                return Some(news);
+            }
             Some(Behaviour::Fails(after)) if state == TaskState::Running => {
                 let over = self.now.since(task.meta.updated_at) >= after;
                 return over.then_some((TaskState::Failed, "started", "task: non-zero exit (1)"));
@@ -424,7 +430,7 @@ impl World {
             self.state.tasks.values().filter(|task| task.status.state == TaskState::Running);
         let fails = |task: &Arc<Task>| match self.behaviour(task) {
             Some(Behaviour::Fails(after)) => Some(task.meta.updated_at.after(after)),
-            Some(Behaviour::Stuck) | None => None,
+            Some(Behaviour::Stuck | Behaviour::Missing) | None => None,
         };
         running.filter_map(fails).min()
     }
