@@ -16,7 +16,7 @@ use super::ledger::Note;
 use super::logs::Subscriptions;
 use crate::domain::assignment::AssignmentDiff;
 use crate::domain::node::{Description, Role};
-use crate::domain::{NodeId, timing::Timing};
+use crate::domain::{Format, NodeId, timing::Timing};
 use crate::env::{Env, Instant, Scope};
 use crate::runtime::Runtime;
 use crate::transport::{LinkError, ManagerLink, SessionLink};
@@ -235,6 +235,7 @@ impl Session<'_> {
                 .iter()
                 .map(|(task, status)| codec::report(*task, status))
                 .collect(),
+            format: Format::NEWEST.0,
         };
         self.described = Some(description);
         self.send(ToManager::Hello(hello)).await

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{READ_LIMIT, WRITE_LIMIT, not_read, not_written};
 use crate::domain::node::{Membership as Part, NodeSpec, Role};
-use crate::domain::{Node, NodeId};
+use crate::domain::{Format, Node, NodeId};
 use crate::env::Env;
 use crate::raft::{ProposeError, Store};
 use crate::state::{Change, Expect, Object, Rejection, State};
@@ -93,6 +93,7 @@ impl Membership for Members {
             addr.set_ip(from.ip());
         }
         let view = self.store.read_index(READ_LIMIT).await.map_err(|error| not_read(&error))?;
+        knows(Format::said(request.get_ref().format), view.format())?;
         if view.node(node).is_some_and(|node| node.spec.role == Role::Worker) {
             return Err(Status::failed_precondition(
                 "this node is to be a worker: promote it before it joins the managers",
@@ -133,6 +134,17 @@ impl Membership for Members {
             )),
         }
     }
+}
+
+/// Refuses a manager whose release cannot read what this cluster writes.
+fn knows(newest: Format, used: Format) -> Result<(), Status> {
+    if newest >= used {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "this cluster uses format {used} and this node's release of swarm knows format {newest} at \
+         most: install the release that the other managers run, and try again"
+    )))
 }
 
 fn is_in_group(state: &State, node: NodeId) -> bool {

@@ -16,7 +16,7 @@ use crate::domain::node::{
     Availability, ManagerStatus, Membership, Node, NodeSpec, NodeStatus, Role,
 };
 use crate::domain::secret::Sensitive;
-use crate::domain::{Cluster, ClusterId, Meta, NetworkId, NodeId};
+use crate::domain::{Cluster, ClusterId, Format, Meta, NetworkId, NodeId};
 use crate::env::{Env, Scope};
 use crate::identity::{
     CertificateDir, Credentials, NodeIdentity, NodeKey, SharedIdentity, authority, token,
@@ -59,7 +59,7 @@ fn cluster(authority: Authority) -> Cluster {
         pool: AddressPool { base: [10, 0, 0, 0].into(), prefix: 8, subnet_size: 24 },
         default_network: NetworkId::from_bytes([1; 16]),
         data_path_port: 4789,
-        format: 1,
+        format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
     }
 }
@@ -122,6 +122,13 @@ impl Manager {
 
     fn node(&self, id: NodeId) -> Arc<Node> {
         Arc::clone(self.store.view().node(id).unwrap())
+    }
+
+    async fn set_format(&self, format: Format) {
+        let mut cluster = self.store.view().cluster.clone().unwrap();
+        let expect = Expect::At(cluster.meta.revision);
+        Arc::make_mut(&mut cluster).format = format;
+        self.propose(vec![put(Object::Cluster(cluster), expect)]).await;
     }
 
     async fn change_node(&self, id: NodeId, change: impl FnOnce(&mut Node)) {
@@ -271,7 +278,7 @@ async fn promotion_and_demotion_follow_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (id, identity, channels) = manager.joined(Role::Worker).await;
     let requests = manager.renewal(&identity, &channels, dir.path());
-    let join = JoinRequest { addr: "0.0.0.0:4321".to_owned() };
+    let join = JoinRequest { addr: "0.0.0.0:4321".to_owned(), format: 2 };
     let refused = manager.members(&channels).join(join.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 
@@ -280,6 +287,13 @@ async fn promotion_and_demotion_follow_the_state() {
     let mut changes = identity.watch();
     soon(changes.wait_for(|it| it.certificate.identity.role == Role::Manager)).await.unwrap();
     assert_eq!(manager.node(id).certified, Role::Manager);
+    manager.set_format(Format(2)).await;
+    let older = JoinRequest { format: 0, ..join.clone() };
+    let refused = manager.members(&channels).join(older).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let told = "this cluster uses format 2 and this node's release of swarm knows format 1 at most: \
+                install the release that the other managers run, and try again";
+    assert_eq!(refused.message(), told);
     let reply = manager.members(&channels).join(join.clone()).await.unwrap().into_inner();
     let part = manager.node(id).manager.unwrap();
     assert_eq!(part.raft_id.0, reply.raft_id);
@@ -309,7 +323,7 @@ async fn leaving_waits_until_the_group_is_left() {
     let manager = Manager::start().await;
     let (id, _, channels) = manager.joined(Role::Manager).await;
     let addr = "10.0.0.9:2377".to_owned();
-    manager.members(&channels).join(JoinRequest { addr }).await.unwrap();
+    manager.members(&channels).join(JoinRequest { addr, format: 2 }).await.unwrap();
     let leave = |id: NodeId| LeaveRequest { node: id.to_bytes().to_vec().into() };
     let other = manager.members(&channels).leave(leave(node(100))).await.unwrap_err();
     assert_eq!(other.code(), Code::PermissionDenied);

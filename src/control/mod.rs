@@ -4,7 +4,7 @@
 //! ([`Observed`]). It is defined as a full pass; [`Dirty`] only lets it skip what cannot have
 //! changed. A pass is a fixpoint: planning again after its changes finds nothing more to do.
 //!
-//! Order: what is true of the nodes (liveness, membership), then service by service what tasks there
+//! Order: what is true of the nodes (liveness, membership) and what may be written (format), then service by service what tasks there
 //! should be (drain before the orchestrators, so that one pass replaces what it withdraws), then
 //! addresses and places for all that wait, then the removal of what has ended.
 //!
@@ -15,6 +15,7 @@ mod crew;
 mod dirty;
 mod drain;
 mod facts;
+mod format;
 mod global;
 mod ids;
 mod liveness;
@@ -35,7 +36,7 @@ pub use dirty::{Dirty, DirtySet};
 use pass::Pass;
 
 use crate::domain::timing::Timing;
-use crate::domain::{NodeId, RaftId, Revision, Timestamp};
+use crate::domain::{Format, NodeId, RaftId, Revision, Timestamp};
 use crate::state::{Change, ObjectKey, View};
 
 /// The facts that a plan rests on and that are not replicated: the leader alone holds them.
@@ -64,6 +65,10 @@ pub struct Lease {
     pub applied: Revision,
     /// When the node's session closed; `None` while it has one.
     pub closed_at: Option<Timestamp>,
+    /// The newest format that the program of the node knows.
+    pub format: Format,
+    /// When the leader first heard of this session: the program is the same since then.
+    pub since: Timestamp,
 }
 
 /// The Raft group as its leader sees it.
@@ -133,7 +138,8 @@ impl Plan {
 }
 
 /// Steps about the cluster as a whole.
-const CLUSTER_STEPS: [fn(&mut Pass<'_>); 2] = [liveness::decide, membership::decide];
+const CLUSTER_STEPS: [fn(&mut Pass<'_>); 3] =
+    [liveness::decide, membership::decide, format::decide];
 
 /// Steps about one service: what tasks it should have.
 const SERVICE_STEPS: [fn(&mut Pass<'_>, &mut Crew); 5] =

@@ -2,7 +2,7 @@
 //!
 //! Several steps may touch one object (a task is created, addressed and placed); the plan has one
 //! change for it: the first precondition, the last value. Changes are ordered so that any prefix is a
-//! valid state: versions, nodes and networks, then services, then tasks in the order in which they
+//! valid state: the cluster, versions, nodes and networks, then services, then tasks in the order in which they
 //! were touched, then removals from the leaves to the root.
 
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use super::schedule::Usage;
 use super::{Effect, Observed, Plan};
 use crate::domain::node::Reachability;
 use crate::domain::{
-    Network, NetworkId, NetworkNode, Node, NodeId, Revision, ServiceId, SpecVersion, Task,
-    Timestamp,
+    Cluster, Format, Network, NetworkId, NetworkNode, Node, NodeId, Revision, ServiceId,
+    SpecVersion, Task, Timestamp,
 };
 use crate::state::{Change, Expect, Object, ObjectKey, View};
 
@@ -31,6 +31,8 @@ pub(super) struct Pass<'a> {
     pub(super) observed: &'a Observed,
     /// Cluster time: never before what the state has seen.
     pub(super) now: Timestamp,
+    /// The cluster, if this pass changed it.
+    cluster: Option<Arc<Cluster>>,
     /// All nodes, as this pass leaves them.
     pub(super) roster: Roster,
     /// Networks whose cursor moved.
@@ -61,6 +63,7 @@ impl<'a> Pass<'a> {
             view,
             observed,
             now: observed.now.max(view.clock),
+            cluster: None,
             roster: Roster::new(view),
             networks: BTreeMap::new(),
             parts: Vec::new(),
@@ -75,6 +78,24 @@ impl<'a> Pass<'a> {
             timers: Vec::new(),
             touches: 0,
         }
+    }
+
+    /// The cluster, as this pass leaves it.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref().or(self.view.cluster.as_ref())
+    }
+
+    /// Changes the cluster; nothing happens where there is none.
+    pub(super) fn edit_cluster(&mut self, change: impl FnOnce(&mut Cluster)) {
+        if let Some(mut cluster) = self.cluster().cloned() {
+            change(Arc::make_mut(&mut cluster));
+            self.cluster = Some(cluster);
+        }
+    }
+
+    /// The format in force when this pass's changes are applied: what may be written.
+    pub(super) fn format(&self) -> Format {
+        self.cluster().map_or(Format::FIRST, |cluster| cluster.format)
     }
 
     /// The place of the next touched object in the order of changes.
@@ -105,6 +126,11 @@ impl<'a> Pass<'a> {
     /// Turns what was decided into a plan.
     pub(super) fn finish(mut self, crews: Vec<Crew>) -> Plan {
         let mut batches = Batches::default();
+        if let Some(cluster) = self.cluster.take() {
+            // First: it may raise the format that the others are written in.
+            let expect = Expect::At(cluster.meta.revision);
+            batches.put(Object::Cluster(cluster), expect);
+        }
         for version in std::mem::take(&mut self.versions) {
             batches.put(Object::SpecVersion(Arc::new(version)), Expect::Absent);
         }

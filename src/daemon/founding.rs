@@ -7,7 +7,7 @@ use crate::domain::cluster::{AddressPool, Authority, Cluster, ClusterSpec, DATA_
 use crate::domain::network::Subnet;
 use crate::domain::node::{Availability, NodeSpec, NodeStatus, Role};
 use crate::domain::secret::Sensitive;
-use crate::domain::{Autolock, ClusterId, Labels, Meta, Network, NetworkId, Node, NodeId};
+use crate::domain::{Autolock, ClusterId, Format, Labels, Meta, Network, NetworkId, Node, NodeId};
 use crate::state::{Change, Expect, Object};
 
 /// The name of the network that every task joins that names none.
@@ -20,8 +20,6 @@ const DEFAULT_POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8);
 const DEFAULT_SUBNET_SIZE: u8 = 24;
 /// Size of the default network: every task of the cluster may be in it.
 const DEFAULT_NETWORK_SIZE: u8 = 16;
-/// The newest format of log and snapshot that this release writes.
-const FORMAT: u32 = 1;
 
 /// What a cluster begins with.
 #[derive(Debug)]
@@ -129,7 +127,7 @@ pub(super) fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Chang
         pool,
         default_network: founding.network,
         data_path_port: DATA_PATH_PORT,
-        format: FORMAT,
+        format: Format::NEWEST,
         autolock: founding.autolock,
     };
     let network = Network {

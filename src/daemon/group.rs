@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::domain::{Autolock, NodeId, RaftId};
+use crate::domain::{Autolock, Format, NodeId, RaftId};
 use crate::env::Env;
 use crate::transport::Channels;
 use crate::wire::cluster::autolock;
@@ -34,7 +34,8 @@ impl Group<'_> {
         advertise: SocketAddr,
     ) -> anyhow::Result<(RaftId, Autolock)> {
         let mut client = MembershipClient::new(self.channels.channel(manager));
-        let asked = client.join(JoinRequest { addr: advertise.to_string() });
+        let request = JoinRequest { addr: advertise.to_string(), format: Format::NEWEST.0 };
+        let asked = client.join(request);
         let answer = self.env.clock.timeout(LIMIT, asked).await;
         let reply = answer
             .with_context(|| format!("the manager at {manager} did not answer"))?

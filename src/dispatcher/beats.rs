@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::domain::timing::Timing;
-use crate::domain::{NodeId, Revision, SessionId};
+use crate::domain::{Format, NodeId, Revision, SessionId};
 use crate::env::{Env, Instant, Scope};
 use crate::leader::{Leases, Renewal};
 
@@ -23,6 +23,7 @@ struct Beat {
     heard_at: Instant,
     applied: Revision,
     closed: bool,
+    format: Format,
 }
 
 /// The table of this manager's sessions. Cheap to clone.
@@ -48,10 +49,11 @@ impl Inner {
 }
 
 impl Beats {
-    /// A session begins; it replaces an older one of the same node.
-    pub(crate) fn open(&self, node: NodeId, session: SessionId) {
+    /// A session begins, of a program that knows a format; it replaces an older one of the same
+    /// node.
+    pub(crate) fn open(&self, node: NodeId, session: SessionId, format: Format) {
         let heard_at = self.inner.env.clock.instant();
-        let beat = Beat { session, heard_at, applied: Revision(0), closed: false };
+        let beat = Beat { session, heard_at, applied: Revision(0), closed: false, format };
         self.inner.table().insert(node, beat);
         self.inner.news.notify_one();
     }
@@ -93,6 +95,7 @@ impl Beats {
             age: now.since(beat.heard_at),
             applied: beat.applied,
             closed: beat.closed,
+            format: beat.format,
         };
         table.iter().map(renewal).collect()
     }

@@ -12,7 +12,7 @@ use super::Shared;
 use super::feed::Frame;
 use super::status::Report;
 use crate::domain::node::{Description, Membership, Role};
-use crate::domain::{AssignmentSet, NodeId, Position, Revision, SessionId, TaskId};
+use crate::domain::{AssignmentSet, Format, NodeId, Position, Revision, SessionId, TaskId};
 use crate::env::Instant;
 use crate::identity::NodeIdentity;
 use crate::state::{Change, State, assignment};
@@ -99,7 +99,7 @@ impl Session {
         };
         let mut frames = self.shared.feed.watch();
         self.catch_up(&mut frames, &hello).await?;
-        self.shared.beats.open(node, self.id);
+        self.shared.beats.open(node, self.id, Format::said(hello.format));
         self.shared.logs.attach(node, self.id, self.outbox.clone());
         tracing::info!(node.id = %node, session.id = %self.id.short(), "agent connected");
         let heartbeat = self.shared.timing.agent_heartbeat.as_millis();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::null_default;
 use super::secret::Sensitive;
-use super::{Autolock, ClusterId, Extra, Labels, Meta, Nanos, NetworkId};
+use super::{Autolock, ClusterId, Extra, Format, Labels, Meta, Nanos, NetworkId};
 
 /// Most managers a cluster may have: more do not make it safer, only slower (Raft §5.3).
 pub const MANAGERS_MAX: usize = 7;
@@ -34,8 +34,8 @@ pub struct Cluster {
     pub default_network: NetworkId,
     /// UDP port of VXLAN.
     pub data_path_port: u16,
-    /// The newest format of log and snapshot that all managers can read.
-    pub format: u32,
+    /// What everything replicated is written in: all managers know it.
+    pub format: Format,
     /// What opens the data of managers that restart.
     pub autolock: Autolock,
 }

@@ -5,13 +5,14 @@
 //! (docs/adr/0003); what we do not know of a spec is kept in its `extra` and comes back on read.
 //!
 //! Reading order: `id`, `meta`, `resources`, `container`, `policy`, `placement`, `service`, `task`,
-//! `node`, `cluster`, `unlock`, `network`, `endpoint`, `secret`, `assignment`, `timing`.
+//! `node`, `cluster`, `format`, `unlock`, `network`, `endpoint`, `secret`, `assignment`, `timing`.
 
 pub mod assignment;
 pub mod base64;
 pub mod cluster;
 pub mod container;
 pub mod endpoint;
+pub mod format;
 pub mod id;
 pub mod meta;
 pub mod network;
@@ -28,6 +29,7 @@ pub mod validate;
 
 pub use assignment::AssignmentSet;
 pub use cluster::Cluster;
+pub use format::Format;
 pub use id::{
     ClusterId, ConfigId, NetworkId, NodeId, RaftId, RequestId, SecretId, ServiceId, SessionId,
     TaskId,

@@ -27,6 +27,9 @@ pub struct Timing {
     pub restart_grace: Duration,
     /// From withdrawing a task's address to asking its container to stop.
     pub drain: Duration,
+    /// All managers know a newer format for this long before it is used: until then any of them can
+    /// go back to the release before.
+    pub format_hold: Duration,
 }
 
 impl Timing {
@@ -41,6 +44,7 @@ impl Timing {
         tenure_grace: Duration::from_millis(3_000),
         restart_grace: Duration::from_secs(10),
         drain: Duration::from_millis(250),
+        format_hold: Duration::from_secs(600),
     };
 
     /// Whether the times stand in the order that the protocol relies on.

@@ -25,7 +25,7 @@ fn cluster(number: u8) -> Cluster {
         pool: AddressPool { base: [10, 0, 0, 0].into(), prefix: 8, subnet_size: 24 },
         default_network: NetworkId::from_bytes([1; 16]),
         data_path_port: 4789,
-        format: 1,
+        format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 
-use crate::domain::{NodeId, Revision, SessionId};
+use crate::domain::{Format, NodeId, Revision, SessionId};
 use crate::env::{Env, Instant};
 use crate::raft::Store;
 use crate::wire::manager::leases_client::LeasesClient;
@@ -36,6 +36,8 @@ pub struct Renewal {
     pub applied: Revision,
     /// The session has closed.
     pub closed: bool,
+    /// The newest format that the node's program knows.
+    pub format: Format,
 }
 
 /// What the leader holds of one node.
@@ -45,6 +47,9 @@ pub(super) struct LeaseEntry {
     pub(super) renewed_at: Instant,
     pub(super) applied: Revision,
     pub(super) closed_at: Option<Instant>,
+    pub(super) format: Format,
+    /// When this session was first heard of.
+    pub(super) since: Instant,
 }
 
 /// The leader's table of leases; closed while this manager does not lead. Cheap to clone.
@@ -116,8 +121,14 @@ fn merge(
 ) -> bool {
     let renewed_at = Instant(now.0.saturating_sub(renewal.age));
     let closed_at = renewal.closed.then_some(renewed_at);
-    let fresh =
-        LeaseEntry { session: renewal.session, renewed_at, applied: renewal.applied, closed_at };
+    let fresh = LeaseEntry {
+        session: renewal.session,
+        renewed_at,
+        applied: renewal.applied,
+        closed_at,
+        format: renewal.format,
+        since: now,
+    };
     let Some(known) = table.get_mut(&renewal.node) else {
         table.insert(renewal.node, fresh);
         return true;
@@ -212,6 +223,7 @@ fn to_wire(renewal: &Renewal) -> WireLease {
         age_ms: u32::try_from(renewal.age.as_millis()).unwrap_or(u32::MAX),
         applied: renewal.applied.0,
         closed: renewal.closed,
+        format: renewal.format.0,
     }
 }
 
@@ -222,6 +234,7 @@ fn from_wire(lease: &WireLease) -> Option<Renewal> {
         age: Duration::from_millis(u64::from(lease.age_ms)),
         applied: Revision(lease.applied),
         closed: lease.closed,
+        format: Format::said(lease.format),
     })
 }
 
@@ -274,6 +287,7 @@ mod tests {
             age: Duration::from_millis(age_ms),
             applied: Revision(0),
             closed: false,
+            format: Format::FIRST,
         }
     }
 

@@ -56,6 +56,8 @@ impl Observations {
                     renewed_at: self.time_of(entry.renewed_at),
                     applied: entry.applied,
                     closed_at: entry.closed_at.map(|at| self.time_of(at)),
+                    format: entry.format,
+                    since: self.time_of(entry.since),
                 };
                 (*node, lease)
             })

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! bincode cannot skip a field it does not know, so it holds only the envelope, whose shape belongs
-//! to the format number; what is meant to grow is prost. Unknown formats are refused in words.
+//! to the format number; what is meant to grow is prost. Entries and snapshots have the cluster's format
+//! (`domain::format`), so a manager that does not know it cannot take part by mistake. Unknown
+//! formats are refused in words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,13 +25,15 @@ use serde::{Deserialize, Serialize};
 use super::types::{
     Batch, Entry, LogId, RaftNode, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
-use crate::domain::{NodeId, Position, RequestId, Timestamp};
+use crate::domain::{Format, NodeId, Position, RequestId, Timestamp};
 use crate::env::seal;
 use crate::state::{Change, Command, Object, State};
 use crate::wire::types;
 
-/// The format that this release writes, and the only one it reads so far.
+/// The shape of Raft's messages, and of what lies on one manager's disk alone.
 pub(super) const FORMAT: u8 = 1;
+/// The newest format of entries and snapshots that this release reads; it writes the cluster's.
+const NEWEST: u8 = 2;
 
 const LIMIT: usize = 64 << 20;
 const CONFIG: bincode::config::Configuration<
@@ -43,8 +47,8 @@ const CONFIG: bincode::config::Configuration<
 pub(super) enum CodecError {
     /// Written by a release that is newer than this one.
     #[error(
-        "format {found} is not known to this release, which reads {FORMAT}: a newer release wrote \
-         it; upgrade this manager"
+        "format {found} is not known to this release, which reads up to {NEWEST}: a newer release \
+         wrote it; upgrade this manager"
     )]
     Format {
         /// The format that was met.
@@ -108,14 +112,17 @@ struct Members {
 /// Encodes an entry.
 pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, CodecError> {
     let mut tail = Vec::new();
+    // What openraft writes itself means the same in every format.
+    let mut format = FORMAT;
     let body = match &entry.payload {
         EntryPayload::Blank => Body::Blank,
         EntryPayload::Normal(batch) => {
-            Body::Commands(batch.0.iter().map(|command| head(command, &mut tail)).collect())
+            format = byte(batch.format);
+            Body::Commands(batch.commands.iter().map(|it| head(it, &mut tail)).collect())
         }
         EntryPayload::Membership(membership) => Body::Membership(members(membership)),
     };
-    let mut out = vec![FORMAT];
+    let mut out = vec![format];
     put(&mut out, &(Stamp::from(entry.log_id()), body), "an entry")?;
     out.extend_from_slice(&tail);
     Ok(out)
@@ -124,7 +131,8 @@ pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, CodecError> {
 /// Decodes an entry.
 pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
     const WHAT: &str = "an entry of the log";
-    let ((stamp, body), mut rest): ((Stamp, Body), _) = get(open_format(bytes, WHAT)?, WHAT)?;
+    let (format, content) = open_format(bytes, NEWEST, WHAT)?;
+    let ((stamp, body), mut rest): ((Stamp, Body), _) = get(content, WHAT)?;
     let log_id = LogId::from(stamp);
     let entry = match body {
         Body::Blank => Entry::new_blank(log_id),
@@ -133,7 +141,8 @@ pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
             for head in heads {
                 commands.push(command(head, &mut rest)?);
             }
-            Entry::new(log_id, EntryPayload::Normal(Batch(commands.into())))
+            let batch = Batch { format, commands: commands.into() };
+            Entry::new(log_id, EntryPayload::Normal(batch))
         }
         Body::Membership(members) => {
             Entry::new(log_id, EntryPayload::Membership(membership(members)?))
@@ -222,7 +231,7 @@ pub(super) fn encode_snapshot(meta: &SnapshotMeta, state: &State) -> Result<Byte
         clock: state.clock.0,
         objects,
     };
-    let mut out = vec![FORMAT];
+    let mut out = vec![byte(state.format())];
     put(&mut out, &head, "a snapshot")?;
     out.extend_from_slice(&body);
     let digest = seal::digest(&out);
@@ -235,7 +244,7 @@ pub(super) fn decode_snapshot(bytes: &[u8]) -> Result<(SnapshotMeta, State), Cod
     const WHAT: &str = "a snapshot";
     let length = bytes.len().checked_sub(32).ok_or_else(|| damaged(WHAT, "it is too short"))?;
     let (content, digest) = bytes.split_at(length);
-    let body = open_format(content, WHAT)?;
+    let (_, body) = open_format(content, NEWEST, WHAT)?;
     if seal::digest(content) != digest {
         return Err(damaged(WHAT, "its digest is wrong"));
     }
@@ -269,7 +278,7 @@ pub(super) fn encode_message<T: Serialize>(message: &T) -> Result<Bytes, CodecEr
 /// Decodes a message of Raft's.
 pub(super) fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     const WHAT: &str = "a message of another manager";
-    let (message, rest) = get(open_format(bytes, WHAT)?, WHAT)?;
+    let (message, rest) = get(open_format(bytes, FORMAT, WHAT)?.1, WHAT)?;
     if rest.is_empty() { Ok(message) } else { Err(damaged(WHAT, "bytes are left over")) }
 }
 
@@ -307,7 +316,7 @@ pub(super) fn encode_append(
 /// Decodes the leader's message that carries entries.
 pub(super) fn decode_append(bytes: &[u8]) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
     const WHAT: &str = "a message of the leader";
-    let (head, mut rest): (AppendHead, _) = get(open_format(bytes, WHAT)?, WHAT)?;
+    let (head, mut rest): (AppendHead, _) = get(open_format(bytes, FORMAT, WHAT)?.1, WHAT)?;
     let mut entries = Vec::with_capacity(head.entries.len());
     for length in head.entries {
         entries.push(decode_entry(cut(&mut rest, length, WHAT)?)?);
@@ -335,9 +344,20 @@ fn get<'a, T: DeserializeOwned>(
     Ok((value, bytes.get(used..).unwrap_or_default()))
 }
 
-fn open_format<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], CodecError> {
+/// The number of a format as it stands before what is written in it.
+fn byte(format: Format) -> u8 {
+    u8::try_from(format.0).unwrap_or(u8::MAX)
+}
+
+/// What follows a number of the format that is known.
+fn open_format<'a>(
+    bytes: &'a [u8],
+    newest: u8,
+    what: &'static str,
+) -> Result<(Format, &'a [u8]), CodecError> {
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => Ok(rest),
+        Some((0, _)) => Err(damaged(what, "it has no format")),
+        Some((&found, rest)) if found <= newest => Ok((Format(u32::from(found)), rest)),
         Some((&found, _)) => Err(CodecError::Format { found }),
         None => Err(damaged(what, "it is empty")),
     }

@@ -20,7 +20,7 @@ use super::codec::{self, position};
 use super::snapshots::Snapshots;
 use super::store::EVENTS_KEPT;
 use super::types::{Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::domain::Timestamp;
+use crate::domain::{Format, Timestamp};
 use crate::env::{Canary, Env, Scope};
 use crate::state::{self, Command, Event, EventKind, Object, State, View};
 
@@ -77,6 +77,11 @@ impl Machine {
         self.applied().state.clock
     }
 
+    /// The format that is in force.
+    pub(super) fn format(&self) -> Format {
+        self.applied().state.format()
+    }
+
     /// The last entry applied.
     pub(super) fn last(&self) -> Option<LogId> {
         self.applied().last
@@ -96,7 +101,7 @@ impl Machine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(batch) => {
-                    for command in batch.0.iter() {
+                    for command in batch.commands.iter() {
                         let command = &self.as_proposed(command);
                         let (outcome, caused) = state::apply(&mut applied.state, command, position);
                         outcomes.0.push(outcome);

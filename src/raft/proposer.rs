@@ -17,9 +17,9 @@ use super::machine::Machine;
 use super::space::Space;
 use super::store::ProposeError;
 use super::types::{Batch, Outcomes, Raft, TypeConfig};
-use crate::domain::{RaftId, RequestId, Revision, Timestamp};
+use crate::domain::{Format, RaftId, RequestId, Revision, Timestamp};
 use crate::env::{Env, Instant};
-use crate::state::{Change, Command, Rejection};
+use crate::state::{Change, Command, Object, Rejection};
 use crate::wire::types;
 
 /// Proposals that may wait for the entry before them.
@@ -135,7 +135,8 @@ impl Proposer {
             answers.push(proposal.answer);
             Command { proposed_at, request: proposal.request, changes: proposal.changes }
         });
-        let batch = Batch(Arc::new(commands.collect()));
+        let commands: Vec<Command> = commands.collect();
+        let batch = Batch { format: self.format(&commands), commands: Arc::new(commands) };
         // The term that stamped the time, and that the plans were made for, must be the entry's.
         let leader = Leader { term: current, node_id: self.me.0 };
         let written = match self.write(batch, leader).await {
@@ -150,6 +151,16 @@ impl Proposer {
         for (answer, outcome) in answers.into_iter().zip(written.0) {
             answer.send(outcome.map_err(ProposeError::from)).ok();
         }
+    }
+
+    /// The format in force once these commands are applied.
+    fn format(&self, commands: &[Command]) -> Format {
+        let changes = commands.iter().flat_map(|command| &command.changes);
+        let raised = changes.filter_map(|change| match change {
+            Change::Put { object: Object::Cluster(cluster), .. } => Some(cluster.format),
+            _ => None,
+        });
+        raised.fold(self.machine.format(), Format::max)
     }
 
     async fn write(&self, batch: Batch, leader: Leader) -> Result<Outcomes, ProposeError> {

@@ -9,7 +9,7 @@ use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::domain::NodeId;
+use crate::domain::{Format, NodeId};
 use crate::state::{Command, Outcome};
 
 openraft::declare_raft_types!(
@@ -35,11 +35,15 @@ pub(super) type Snapshot = SnapshotOf<TypeConfig, bytes::Bytes>;
 
 /// The commands of one entry: what queued while the entry before it was on its way.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch(pub(super) Arc<Vec<Command>>);
+pub struct Batch {
+    /// The format that is in force once they are applied: who does not know it refuses them.
+    pub(super) format: Format,
+    pub(super) commands: Arc<Vec<Command>>,
+}
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} commands", self.0.len())
+        write!(f, "{} commands", self.commands.len())
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn cluster() -> Cluster {
         pool: AddressPool { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 8, subnet_size: 16 },
         default_network: network_id(1),
         data_path_port: 4789,
-        format: 1,
+        format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
     }
 }

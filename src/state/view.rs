@@ -8,8 +8,8 @@ use super::rows::index_name;
 use crate::domain::node::{ManagerStatus, Membership};
 use crate::domain::service::VersionNumber;
 use crate::domain::{
-    Config, Network, NetworkId, NetworkNode, Node, NodeId, Secret, Service, ServiceId, ServiceSpec,
-    SpecVersion, Task, TaskId,
+    Config, Format, Network, NetworkId, NetworkNode, Node, NodeId, Secret, Service, ServiceId,
+    ServiceSpec, SpecVersion, Task, TaskId,
 };
 
 /// A snapshot of the state for readers. Dereferences to [`State`], whose tables are its rows.
@@ -41,6 +41,12 @@ impl Deref for View {
 }
 
 impl State {
+    /// The format that everything is written in: what may be used is `format().has(…)`.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.cluster.as_ref().map_or(Format::FIRST, |cluster| cluster.format)
+    }
+
     /// A node.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {

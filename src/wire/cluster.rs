@@ -11,7 +11,8 @@ use crate::domain::cluster::{AddressPool, Authority};
 use crate::domain::node::{ManagerStatus, Membership, NodeStatus, Reachability, Role};
 use crate::domain::secret::Sensitive;
 use crate::domain::{
-    Autolock, Cluster, ClusterId, NetworkId, Node, NodeId, RaftId, Revision, Timestamp, UnlockKey,
+    Autolock, Cluster, ClusterId, Format, NetworkId, Node, NodeId, RaftId, Revision, Timestamp,
+    UnlockKey,
 };
 
 numbered!(Role { Worker = 0, Manager = 1 });
@@ -34,7 +35,7 @@ impl From<&Cluster> for types::Cluster {
             pool_subnet_size: u32::from(it.pool.subnet_size),
             default_network: id_to(it.default_network.to_bytes()),
             data_path_port: u32::from(it.data_path_port),
-            format: it.format,
+            format: it.format.0,
             lock_generation: it.autolock.generation,
             unlock_key: unlock_key_to(&it.autolock),
         }
@@ -80,7 +81,7 @@ impl TryFrom<types::Cluster> for Cluster {
             },
             default_network: id("default_network", &it.default_network, NetworkId::from_slice)?,
             data_path_port: narrow("data_path_port", it.data_path_port)?,
-            format: it.format,
+            format: Format(it.format),
             autolock: autolock(it.lock_generation, &it.unlock_key)?,
         })
     }

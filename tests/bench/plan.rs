@@ -60,7 +60,7 @@ fn cluster(nodes: u64, prefix: u8) -> State {
             pool: AddressPool { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 8, subnet_size: 16 },
             default_network: network,
             data_path_port: 4789,
-            format: 1,
+            format: swarm::domain::Format::FIRST,
             autolock: swarm::domain::Autolock::default(),
         }))),
         put(Object::Network(Arc::new(Network {

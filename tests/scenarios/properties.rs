@@ -287,7 +287,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         history in 0..4i64,
     ) {
-        let mut world = World::new(history, 24);
+        let mut world = World::new(history, 24, swarm::domain::Format::NEWEST);
         for (count, step) in steps.iter().enumerate() {
             perform(&mut world, step, count);
         }

@@ -13,14 +13,14 @@ use swarm::domain::policy::{
 use swarm::domain::resources::{Reservations, ResourceRequirements};
 use swarm::domain::service::{EndpointSpec, Mode, PortConfig, PublishMode};
 use swarm::domain::task::Slot;
-use swarm::domain::{Nanos, RaftId, ServiceSpec, Task, TaskId, TaskState};
+use swarm::domain::{Format, Nanos, NodeId, RaftId, ServiceSpec, Task, TaskId, TaskState};
 use swarm::state::ObjectKey;
 
 use super::world::{Behaviour, World};
 
 /// Runs a scenario and gives its text with the output as it is now.
 pub(crate) fn run(text: &str) -> String {
-    let mut world = World::new(5, 16);
+    let mut world = World::new(5, 16, Format::NEWEST);
     let mut out = String::new();
     for line in text.lines().filter(|line| !line.starts_with('>')) {
         writeln!(out, "{line}").unwrap();
@@ -47,6 +47,7 @@ fn step(world: &mut World, words: &[&str]) -> Vec<String> {
         ["node", "silent", name] => world.silence(name, None),
         ["node", "closed", name] => world.silence(name, Some(world.now)),
         ["node", "back", name] => world.hear(name),
+        ["node", "release", name, format] => world.release(name, Format(format.parse().unwrap())),
         ["manager", "join", name] => return joined(world, name),
         ["raft", "silent", name] => {
             let id = world.raft_id(name);
@@ -96,6 +97,7 @@ fn step(world: &mut World, words: &[&str]) -> Vec<String> {
         ["show", "spread", name] => return spread(world, name),
         ["show", "addresses"] => return addresses(world),
         ["show", "managers"] => return managers(world),
+        ["show", "format"] => return format(world),
         ["show", "versions", name] => return versions(world, name),
         ref other => panic!("what is {other:?}?"),
     }
@@ -103,15 +105,16 @@ fn step(world: &mut World, words: &[&str]) -> Vec<String> {
 }
 
 fn cluster(options: &[&str]) -> World {
-    let (mut history, mut prefix) = (5, 16);
+    let (mut history, mut prefix, mut format) = (5, 16, Format::NEWEST);
     for option in options {
         match option.split_once('=').unwrap() {
             ("history", value) => history = value.parse().unwrap(),
             ("prefix", value) => prefix = value.parse().unwrap(),
+            ("format", value) => format = Format(value.parse().unwrap()),
             other => panic!("what is {other:?}?"),
         }
     }
-    World::new(history, prefix)
+    World::new(history, prefix, format)
 }
 
 fn duration(text: &str) -> Duration {
@@ -459,11 +462,32 @@ fn managers(world: &mut World) -> Vec<String> {
     if !effects.is_empty() {
         lines.push(format!("effects: {}", effects.join(", ")));
     }
-    lines.extend(world.notes.iter().map(|(key, text)| match key {
-        ObjectKey::Node(id) => format!("{}: {text}", world.name_of(*id)),
-        other => format!("{other:?}: {text}"),
-    }));
+    lines.append(&mut notes(world));
     world.effects.clear();
+    lines
+}
+
+fn format(world: &mut World) -> Vec<String> {
+    let mut lines = vec![format!("format {}", world.state.format())];
+    lines.append(&mut notes(world));
+    lines
+}
+
+/// What passes have said since the last time; names of nodes for their ids.
+fn notes(world: &mut World) -> Vec<String> {
+    let named = |text: &str| {
+        let name = |word: &str| match word.parse::<NodeId>() {
+            Ok(id) if world.state.node(id).is_some() => world.name_of(id),
+            Ok(_) | Err(_) => word.to_owned(),
+        };
+        text.split(' ').map(name).collect::<Vec<_>>().join(" ")
+    };
+    let said = world.notes.iter().map(|(key, text)| match key {
+        ObjectKey::Node(id) => format!("{}: {text}", world.name_of(*id)),
+        ObjectKey::Cluster => named(text),
+        other => format!("{other:?}: {text}"),
+    });
+    let lines = said.collect();
     world.notes.clear();
     lines
 }

@@ -12,8 +12,8 @@ use swarm::domain::node::{Description, NodeSpec, NodeStatus};
 use swarm::domain::secret::Sensitive;
 use swarm::domain::service::{UpdateState, UpdateStatus};
 use swarm::domain::{
-    Cluster, ClusterId, Labels, Meta, Network, NetworkId, Node, NodeId, Position, RaftId, Service,
-    ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Cluster, ClusterId, Format, Labels, Meta, Network, NetworkId, Node, NodeId, Position, RaftId,
+    Service, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState, TaskStatus, Timestamp,
 };
 use swarm::state::{
     Change, Command, Event, Expect, Object, ObjectKey, Rejection, State, View, apply,
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) notes: Vec<(ObjectKey, String)>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) behaviours: BTreeMap<String, Behaviour>,
+    /// The formats that the programs of nodes know, and since when; the newest where nothing is said.
+    pub(crate) releases: BTreeMap<NodeId, (Format, Timestamp)>,
     /// Nodes that nobody hears from.
     pub(crate) silent: BTreeMap<NodeId, Lease>,
     /// Nodes that are heard of renew their leases at least until then.
@@ -58,7 +60,7 @@ fn put(object: Object, expect: Expect) -> Change {
 }
 
 impl World {
-    pub(crate) fn new(history: i64, prefix: u8) -> Self {
+    pub(crate) fn new(history: i64, prefix: u8, format: Format) -> Self {
         let mut world = Self {
             state: State::default(),
             now: Timestamp(1_700_000_000 * SECOND),
@@ -66,6 +68,7 @@ impl World {
             notes: Vec::new(),
             effects: Vec::new(),
             behaviours: BTreeMap::new(),
+            releases: BTreeMap::new(),
             silent: BTreeMap::new(),
             horizon: Timestamp::default(),
             tenure_started: Timestamp(1_700_000_000 * SECOND),
@@ -88,7 +91,7 @@ impl World {
             pool: AddressPool { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 8, subnet_size: 16 },
             default_network: id,
             data_path_port: 4789,
-            format: 1,
+            format,
             autolock: swarm::domain::Autolock::default(),
         };
         let network = Network {
@@ -193,6 +196,13 @@ impl World {
         self.silent.remove(&node);
     }
 
+    /// Another program runs on a node.
+    pub(crate) fn release(&mut self, name: &str, format: Format) {
+        let node = self.node(name).id;
+        self.releases.insert(node, (format, self.now));
+        self.timers.push((self.now, ObjectKey::Node(node)));
+    }
+
     pub(crate) fn create_service(&mut self, spec: ServiceSpec) {
         let id = ServiceId::from_bytes(self.fresh());
         let service = Service {
@@ -283,7 +293,10 @@ impl World {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.passes.to_le_bytes());
         let lease = |node: &Arc<Node>| {
-            let heard = Lease { renewed_at: self.now.max(self.horizon), ..Lease::default() };
+            let release = self.releases.get(&node.id).copied();
+            let (format, since) = release.unwrap_or((Format::NEWEST, self.tenure_started));
+            let renewed_at = self.now.max(self.horizon);
+            let heard = Lease { renewed_at, format, since, ..Lease::default() };
             (node.id, self.silent.get(&node.id).copied().unwrap_or(heard))
         };
         Observed {

@@ -42,9 +42,10 @@ fn entries() -> Vec<Entry> {
         },
         Command { proposed_at: Timestamp(5), request: None, changes: vec![] },
     ];
+    let batch = Batch { format: Format::FIRST, commands: commands.into() };
     vec![
         Entry::new_blank(id(1, 1, 0)),
-        Entry::new(id(2, 1, 300), EntryPayload::Normal(Batch(commands.into()))),
+        Entry::new(id(2, 1, 300), EntryPayload::Normal(batch)),
         Entry::new(id(2, 7, 70_000), EntryPayload::Membership(membership())),
     ]
 }
@@ -77,6 +78,32 @@ fn entries_are_written_as_they_always_were() {
     );
 }
 
+/// The release before decodes up to format 1, and an entry says its format in its first byte.
+#[test]
+fn what_is_written_in_a_newer_format_says_so_before_anything_else() {
+    let mut raised = crate::state::fixtures::cluster();
+    raised.format = Format::NEWEST;
+    let object = Object::Cluster(std::sync::Arc::new(raised));
+    let change = Change::Put { object, expect: crate::state::Expect::Any };
+    let commands = vec![Command { changes: vec![change], ..Command::default() }];
+    let batch = Batch { format: Format::NEWEST, commands: commands.clone().into() };
+    let entry = Entry::new(id(2, 1, 301), EntryPayload::Normal(batch));
+    let encoded = encode_entry(&entry).unwrap();
+    assert_eq!(u32::from(encoded[0]), Format::NEWEST.0);
+    assert_eq!(decode_entry(&encoded).unwrap(), entry, "replicated as it was received");
+    assert_eq!(u32::from(NEWEST), Format::NEWEST.0);
+
+    let mut state = State::default();
+    assert_eq!(encode_snapshot(&SnapshotMeta::default(), &state).unwrap()[0], 1);
+    let position = Position { term: 2, index: 301 };
+    crate::state::apply(&mut state, &commands[0], position).0.unwrap();
+    let snapshot = encode_snapshot(&SnapshotMeta::default(), &state).unwrap();
+    assert_eq!(u32::from(snapshot[0]), Format::NEWEST.0);
+    assert_eq!(decode_snapshot(&snapshot).unwrap().1.format(), Format::NEWEST);
+    let older = open_format(&encoded, 1, "an entry").unwrap_err().to_string();
+    assert!(older.contains("a newer release wrote it; upgrade this manager"), "{older}");
+}
+
 #[test]
 fn damaged_entries_are_refused() {
     for entry in entries() {
@@ -88,8 +115,8 @@ fn damaged_entries_are_refused() {
         longer.push(0);
         assert!(decode_entry(&longer).is_err());
         let mut newer = encoded;
-        newer[0] = 2;
-        assert_eq!(decode_entry(&newer), Err(CodecError::Format { found: 2 }));
+        newer[0] = NEWEST + 1;
+        assert_eq!(decode_entry(&newer), Err(CodecError::Format { found: NEWEST + 1 }));
     }
 }
 

@@ -8,6 +8,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::vote::leader_id_adv::LeaderId;
 
 use super::*;
+use crate::domain::Format;
 use crate::env::disk::SledDisk;
 use crate::env::disk::tests::patient;
 use crate::raft::machine::Machine;
@@ -48,7 +49,10 @@ fn id(term: u64, index: u64) -> LogId {
 fn entry(term: u64, index: u64, size: usize) -> Entry {
     let change = crate::raft::tests::config_change(index, size);
     let command = Command { changes: vec![change], ..Command::default() };
-    Entry::new(id(term, index), EntryPayload::Normal(Batch(vec![command].into())))
+    Entry::new(
+        id(term, index),
+        EntryPayload::Normal(Batch { format: Format::FIRST, commands: vec![command].into() }),
+    )
 }
 
 async fn append(log: &mut Log, entries: Vec<Entry>) {

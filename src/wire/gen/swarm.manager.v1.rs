@@ -69,6 +69,9 @@ pub struct Lease {
     /// the session has closed: the host lives, the agent is gone
     #[prost(bool, tag = "5")]
     pub closed: bool,
+    /// newest that the node's program knows; 0: the first
+    #[prost(uint32, tag = "6")]
+    pub format: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseReply {}
@@ -77,6 +80,9 @@ pub struct JoinRequest {
     /// of its port 2377, as the others reach it
     #[prost(string, tag = "1")]
     pub addr: ::prost::alloc::string::String,
+    /// newest of the replicated state that its program knows; 0: the first
+    #[prost(uint32, tag = "2")]
+    pub format: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinReply {

@@ -71,6 +71,9 @@ pub struct Hello {
     /// the latest status of every task in the ledger
     #[prost(message, repeated, tag = "4")]
     pub reports: ::prost::alloc::vec::Vec<TaskReport>,
+    /// newest of the replicated state that its program knows
+    #[prost(uint32, tag = "6")]
+    pub format: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {

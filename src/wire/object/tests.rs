@@ -203,7 +203,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             pool: AddressPool { base: base.into(), prefix, subnet_size },
             default_network,
             data_path_port,
-            format: 1,
+            format: crate::domain::Format::FIRST,
             autolock: crate::domain::Autolock {
                 generation: worker_token,
                 key: (prefix > 9).then(|| crate::domain::UnlockKey::new([prefix; 32])),

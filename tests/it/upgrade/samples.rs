@@ -69,7 +69,7 @@ fn cluster() -> Cluster {
         pool: AddressPool { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 8, subnet_size: 16 },
         default_network: network_id(),
         data_path_port: 4789,
-        format: 1,
+        format: swarm::domain::Format::FIRST,
         autolock: swarm::domain::Autolock::default(),
     }
 }
