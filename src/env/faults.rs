@@ -1,7 +1,7 @@
 //! Faults put in on purpose, to prove that the tests would find them. Inert in production: nothing
 //! but a test can make any.
 
-/// A bug that somebody could make. Each must be found by the simulation (`tests/sim`).
+/// A bug that somebody could make. Each must be found by a suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canary {
     /// Entries are acknowledged before the barrier has made them durable.
@@ -12,6 +12,8 @@ pub enum Canary {
     TruncateLost,
     /// The log is purged although the snapshot that replaces it was not written.
     SnapshotNotWritten,
+    /// A log is believed although it is below its floor.
+    FloorIgnored,
     /// A linearizable read is answered from what was applied here.
     ReadWithoutQuorum,
     /// A leader says that its view is complete before it has applied an entry of its own term.
@@ -25,7 +27,8 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All of them.
+    /// All that the simulation must find. `FloorIgnored` is found where directories are damaged
+    /// (`tests/power`).
     pub const ALL: [Self; 9] = [
         Self::AckBeforeBarrier,
         Self::VoteNotWritten,

@@ -52,15 +52,30 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// Whatever reading fails with.
 pub fn read_from_device(path: &Path) -> io::Result<Vec<u8>> {
-    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     let mut file = File::open(path)?;
-    // Advice: some file systems ignore it, and then this is an ordinary read.
-    if let Err(error) = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
-        tracing::debug!(%error, path = %path.display(), "page cache could not be dropped");
-    }
+    drop_cache(&file);
     let mut content = Vec::new();
     io::Read::read_to_end(&mut file, &mut content)?;
     Ok(content)
+}
+
+/// Makes what another process left in the page cache durable, and drops the cache: what a failed
+/// sync left there the device does not have.
+///
+/// # Errors
+/// Whatever syncing fails with.
+pub fn settle(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    drop_cache(file);
+    Ok(())
+}
+
+fn drop_cache(file: &File) {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    // Advice: some file systems ignore it, and then reading is ordinary.
+    if let Err(error) = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
+        tracing::debug!(%error, "page cache could not be dropped");
+    }
 }
 
 /// Removes a file; its absence is a success.

@@ -58,7 +58,7 @@ pub fn epoch(now: Timestamp, term: u64) -> u64 {
     by_clock.max(by_term)
 }
 
-/// Reads what a member's folder holds. Nobody else may use it meanwhile; nothing is changed.
+/// Reads what a member's folder holds. Nobody else may use it meanwhile; its content is not changed.
 ///
 /// # Errors
 /// [`Error`]: what is damaged cannot be salvaged.
