@@ -36,7 +36,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
-use crate::env::{Env, Scope, files};
+use crate::env::{Env, Scope, SystemDevice, files};
 use settings::Settings;
 
 /// How long everything may take to end after a signal. Containers are never touched.
@@ -84,7 +84,8 @@ fn run(args: &DaemonArgs) -> anyhow::Result<()> {
 
 /// The life of a node process.
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let env = Env::system();
+    let device = Arc::new(SystemDevice::new(settings.raft_log));
+    let env = Env { device, ..Env::system() };
     let scope = Scope::root("node");
     files::private_dir(&settings.state_dir).with_context(|| {
         format!("cannot use the state directory {}", settings.state_dir.display())

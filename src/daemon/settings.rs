@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser};
 use serde::Deserialize;
 
+use crate::env::disk::LogKind;
+
 /// TCP port between nodes (IANA: "docker swarm").
 pub const NODE_PORT: u16 = 2377;
 /// Port of the DNS server; port 53 of the node's gateways is redirected to it.
@@ -34,6 +36,9 @@ pub struct DaemonArgs {
     /// Port of the DNS server of this node's tasks [default: 10053]
     #[arg(long, env = "SWARM_DNS_PORT", value_name = "PORT")]
     pub dns_port: Option<u16>,
+    /// What a new raft log lies in: sled or segments; one that is there is used as it is [default: sled]
+    #[arg(long, env = "SWARM_RAFT_LOG", value_name = "KIND")]
+    pub raft_log: Option<LogKind>,
     /// Settings file [default: /etc/swarm/config.toml, if it exists]
     #[arg(long, env = "SWARM_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -85,6 +90,7 @@ struct File {
     engine: Option<PathBuf>,
     dns_port: Option<u16>,
     upstream_dns: Option<Vec<SocketAddr>>,
+    raft_log: Option<String>,
     log: Option<String>,
 }
 
@@ -105,6 +111,8 @@ pub struct Settings {
     pub dns_port: u16,
     /// Name servers for other names; those of the host's resolv.conf if absent.
     pub upstream_dns: Option<Vec<SocketAddr>>,
+    /// What a new raft log lies in.
+    pub raft_log: LogKind,
     /// Filter of log lines.
     pub log: String,
 }
@@ -116,6 +124,8 @@ impl Settings {
     /// When the file cannot be read or has an unknown or wrong member, or a path is not absolute.
     pub fn load(args: &DaemonArgs) -> anyhow::Result<Self> {
         let file = read_file(args.config.as_deref())?;
+        let logs = file.raft_log.as_deref().map(str::parse::<LogKind>).transpose();
+        let logs = logs.context("settings file: raft-log")?;
         let run_dir = pick(&args.run_dir, file.run_dir, "/run/swarm");
         let socket = args.socket.clone().or(file.socket);
         let settings = Self {
@@ -126,6 +136,7 @@ impl Settings {
             engine: pick(&args.engine, file.engine, "/var/run/docker.sock"),
             dns_port: args.dns_port.or(file.dns_port).unwrap_or(DNS_PORT),
             upstream_dns: file.upstream_dns,
+            raft_log: args.raft_log.or(logs).unwrap_or_default(),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
         };
         for (name, path) in [
@@ -192,6 +203,12 @@ mod tests {
         let settings = Settings::load(&args).unwrap();
         assert_eq!(settings.dns_port, 5302);
         assert_eq!(settings.socket, Path::new("/run/a/swarm.sock"));
+        assert_eq!(settings.raft_log, LogKind::Sled);
+        std::fs::write(&path, "raft-log = \"segments\"\n").unwrap();
+        assert_eq!(Settings::load(&args).unwrap().raft_log, LogKind::Segments);
+        std::fs::write(&path, "raft-log = \"rocks\"\n").unwrap();
+        let error = format!("{:#}", Settings::load(&args).unwrap_err());
+        assert!(error.contains("it is sled or segments"), "{error}");
         std::fs::write(&path, "dns-prot = 1\n").unwrap();
         let error = format!("{:#}", Settings::load(&args).unwrap_err());
         assert!(error.contains("dns-prot"), "{error}");

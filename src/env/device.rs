@@ -11,8 +11,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{LogDisk, OpenError, open_probed};
+use super::disk::{LogDisk, LogKind, OpenError, SledDisk, open_probed};
 use super::files;
+use super::segments::SegmentDisk;
 
 /// The device under a manager's folder. Everything here blocks.
 pub trait Device: Send + Sync + Debug + 'static {
@@ -111,13 +112,48 @@ impl dyn Device {
     }
 }
 
-/// The file system of the machine, with sled for logs.
+/// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemDevice;
+pub struct SystemDevice {
+    logs: LogKind,
+}
+
+impl SystemDevice {
+    /// A device that begins logs of a kind. One that is there already is used as it lies.
+    #[must_use]
+    pub const fn new(logs: LogKind) -> Self {
+        Self { logs }
+    }
+
+    fn kind_of(self, dir: &Path) -> Result<LogKind, OpenError> {
+        let found = match (SledDisk::exists(dir), SegmentDisk::exists(dir)) {
+            (true, true) => {
+                let what =
+                    format!("{} holds two logs, one of sled and one of segments", dir.display());
+                return Err(OpenError::Damaged(what));
+            }
+            (true, false) => LogKind::Sled,
+            (false, true) => LogKind::Segments,
+            (false, false) => return Ok(self.logs),
+        };
+        if found != self.logs {
+            tracing::info!(
+                %found,
+                wanted = %self.logs,
+                "the raft log is of another kind than the settings say, and is used as it is; a \
+                 manager that joins anew begins one of the kind wanted"
+            );
+        }
+        Ok(found)
+    }
+}
 
 impl Device for SystemDevice {
     fn open_log(&self, dir: &Path) -> Result<Arc<dyn LogDisk>, OpenError> {
-        Ok(Arc::new(open_probed(dir)?))
+        match self.kind_of(dir)? {
+            LogKind::Sled => Ok(Arc::new(open_probed(dir)?)),
+            LogKind::Segments => Ok(Arc::new(SegmentDisk::open(dir)?)),
+        }
     }
 
     fn open_slots(&self, path: &Path) -> io::Result<Box<dyn Slots>> {
@@ -188,25 +224,46 @@ mod tests {
 
     #[test]
     fn space_set_aside_is_real_space() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, device) = (tempfile::tempdir().unwrap(), SystemDevice::default());
         let path = dir.path().join("ballast");
-        assert_eq!(SystemDevice.length(&path), None);
-        SystemDevice.set_aside(&path, 1 << 20).unwrap();
-        assert_eq!(SystemDevice.length(&path), Some(1 << 20));
+        assert_eq!(device.length(&path), None);
+        device.set_aside(&path, 1 << 20).unwrap();
+        assert_eq!(device.length(&path), Some(1 << 20));
         let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap());
         assert!(blocks * 512 >= 1 << 20);
-        SystemDevice.remove(&path).unwrap();
-        assert_eq!(SystemDevice.length(&path), None);
-        assert!(SystemDevice.free_space(dir.path()).unwrap() > 0);
+        device.remove(&path).unwrap();
+        assert_eq!(device.length(&path), None);
+        assert!(device.free_space(dir.path()).unwrap() > 0);
     }
 
     #[test]
     fn slots_are_written_in_place() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, device) = (tempfile::tempdir().unwrap(), SystemDevice::default());
         let path = dir.path().join("slots");
-        assert!(SystemDevice.open_slots(&path).is_err(), "it must be there");
-        SystemDevice.replace(&path, &mut |out| out.write_all(b"old and new")).unwrap();
-        SystemDevice.open_slots(&path).unwrap().write_at(4, b"AND").unwrap();
-        assert_eq!(SystemDevice.read(&path).unwrap().unwrap(), b"old AND new");
+        assert!(device.open_slots(&path).is_err(), "it must be there");
+        device.replace(&path, &mut |out| out.write_all(b"old and new")).unwrap();
+        device.open_slots(&path).unwrap().write_at(4, b"AND").unwrap();
+        assert_eq!(device.read(&path).unwrap().unwrap(), b"old AND new");
+    }
+
+    #[test]
+    fn a_log_that_is_there_is_used_whatever_the_settings_say() {
+        for (first, second) in
+            [(LogKind::Sled, LogKind::Segments), (LogKind::Segments, LogKind::Sled)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let open = |kind| {
+                crate::env::disk::tests::patient(|| SystemDevice::new(kind).open_log(dir.path()))
+            };
+            let log = open(first).unwrap();
+            log.put_meta("vote", vec![7]).unwrap();
+            log.barrier().unwrap();
+            drop(log);
+            assert_eq!(open(second).unwrap().meta("vote").unwrap(), Some(vec![7]), "{first}");
+            std::fs::write(dir.path().join("db"), "").unwrap();
+            std::fs::write(dir.path().join("seg-1"), "").unwrap();
+            let refused = open(first).unwrap_err().to_string();
+            assert!(refused.contains("two logs"), "{refused}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The disk under the Raft log: a strictly ordered store of small records, and the thread that
 //! writes it. The only file that names sled, and the only one that starts threads.
 //!
-//! The seam is a log and not a key-value tree, so that sled, a log of our own and a simulated disk
-//! can stand behind it; what protects the content (checksums, the chain, the floor) lives above it,
+//! The seam is a log and not a key-value tree, so that sled, a log of our own (`segments`) and a
+//! simulated disk can stand behind it; what protects the content (checksums, the chain, the floor) lives above it,
 //! in `raft/log`, and so protects all of them alike.
 //!
 //! ```text
@@ -93,6 +93,44 @@ pub trait LogDisk: Send + Sync + Debug + 'static {
     fn size(&self) -> u64;
 }
 
+/// What a log lies in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// A sled database.
+    #[default]
+    Sled,
+    /// Segment files of our own.
+    Segments,
+}
+
+impl LogKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Segments];
+}
+
+impl std::fmt::Display for LogKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sled => "sled",
+            Self::Segments => "segments",
+        })
+    }
+}
+
+impl std::str::FromStr for LogKind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        let found = Self::ALL.into_iter().find(|kind| kind.to_string() == text);
+        found.ok_or_else(|| UnknownKind(text.to_owned()))
+    }
+}
+
+/// Not the name of a [`LogKind`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a kind of log: it is sled or segments")]
+pub struct UnknownKind(String);
+
 /// Why a disk could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -137,6 +175,9 @@ impl SledDisk {
     /// [`OpenError`].
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         super::files::private_dir(dir)?;
+        if let Ok(db) = File::open(dir.join("db")) {
+            super::files::settle(&db)?;
+        }
         let db = sled::Config::new()
             .path(dir)
             .cache_capacity(16 << 20)
@@ -394,9 +435,7 @@ pub(crate) mod tests {
 
     /// Opens a disk that was closed a moment ago: sled's threads let go of the lock a little later
     /// than its handles (`raft` waits likewise at start).
-    pub(crate) fn patient(
-        open: impl Fn() -> Result<SledDisk, OpenError>,
-    ) -> Result<SledDisk, OpenError> {
+    pub(crate) fn patient<D>(open: impl Fn() -> Result<D, OpenError>) -> Result<D, OpenError> {
         for _ in 0..500 {
             match open() {
                 Err(OpenError::Locked) => std::thread::sleep(std::time::Duration::from_millis(10)),

@@ -16,6 +16,7 @@ mod faults;
 pub mod files;
 mod scope;
 pub mod seal;
+pub mod segments;
 
 pub use clock::{Clock, Instant, SystemClock};
 pub use device::{Device, Slots, SystemDevice};
@@ -39,13 +40,13 @@ pub struct Env {
 }
 
 impl Env {
-    /// The real world.
+    /// The real world, with the usual kind of log.
     #[must_use]
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
-            device: Arc::new(SystemDevice),
+            device: Arc::new(SystemDevice::default()),
             faults: Faults::NONE,
         }
     }

@@ -103,25 +103,25 @@ mod tests {
     fn the_newest_whole_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("floor");
-        assert!(FloorFile::open(&SystemDevice, &path).unwrap().is_none());
+        assert!(FloorFile::open(&SystemDevice::default(), &path).unwrap().is_none());
         let mut floor = Floor { raft_id: 7, ..Floor::default() };
-        let file = FloorFile::create(&SystemDevice, &path, &floor).unwrap();
+        let file = FloorFile::create(&SystemDevice::default(), &path, &floor).unwrap();
         for index in 1..=5 {
             floor.last = Some(Stamp { term: 1, leader: 7, index });
             file.write(&mut floor).unwrap();
         }
-        assert_eq!(FloorFile::open(&SystemDevice, &path).unwrap().unwrap().1, floor);
+        assert_eq!(FloorFile::open(&SystemDevice::default(), &path).unwrap().unwrap().1, floor);
 
         // A torn write of the sixth: the fifth counts.
         let mut content = std::fs::read(&path).unwrap();
         content[100..120].fill(0xff);
         content[8] ^= 1;
         std::fs::write(&path, &content).unwrap();
-        assert_eq!(FloorFile::open(&SystemDevice, &path).unwrap().unwrap().1, floor);
+        assert_eq!(FloorFile::open(&SystemDevice::default(), &path).unwrap().unwrap().1, floor);
 
         content[SLOT + 20] ^= 1;
         std::fs::write(&path, &content).unwrap();
-        let refused = FloorFile::open(&SystemDevice, &path).unwrap_err();
+        let refused = FloorFile::open(&SystemDevice::default(), &path).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -1,5 +1,28 @@
 //! Members in one process, over a network in memory: what a cluster promises.
 
+/// Makes tests of functions that take a kind of log, one for each kind.
+macro_rules! over_both {
+    ($($name:ident,)*) => {
+        mod on_sled {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::env::disk::LogKind::Sled).await;
+                }
+            )*
+        }
+        mod on_segments {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::env::disk::LogKind::Segments).await;
+                }
+            )*
+        }
+    };
+}
+pub(super) use over_both;
+
 mod cluster;
 mod net;
 

@@ -14,7 +14,8 @@ use swarm::domain::cluster::Authority;
 use swarm::domain::node::{Node, NodeSpec, NodeStatus, Role};
 use swarm::domain::timing::Timing;
 use swarm::domain::{ClusterId, Meta, NodeId, RaftId};
-use swarm::env::{Env, Scope};
+use swarm::env::disk::LogKind;
+use swarm::env::{Env, Scope, SystemDevice};
 use swarm::identity::{
     CertificateDir, Credentials, NodeIdentity, NodeKey, Requirement, SharedIdentity, authority,
 };
@@ -83,7 +84,10 @@ async fn a_manager() {
         std::env::var(ADDRS).unwrap().split(',').map(|addr| addr.parse().unwrap()).collect();
     let dir = PathBuf::from(root).join(format!("m{number}"));
     let addr = addrs[usize::from(number) - 1];
-    let (env, scope) = (Env::system(), Scope::root("manager"));
+    // Managers with different kinds of logs are one group.
+    let kind = if number == 2 { LogKind::Segments } else { LogKind::Sled };
+    let env = Env { device: Arc::new(SystemDevice::new(kind)), ..Env::system() };
+    let scope = Scope::root("manager");
     let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
     let identity = identity(&dir, &env);
     let channels = Channels::new(identity.clone(), env.clone(), scope.clone());

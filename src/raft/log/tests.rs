@@ -9,8 +9,9 @@ use openraft::vote::leader_id_adv::LeaderId;
 
 use super::*;
 use crate::domain::Format;
-use crate::env::disk::SledDisk;
+use crate::env::disk::LogKind;
 use crate::env::disk::tests::patient;
+use crate::env::{Device, SystemDevice};
 use crate::raft::machine::Machine;
 use crate::raft::snapshots::Snapshots;
 use crate::raft::types::Batch;
@@ -18,12 +19,12 @@ use crate::state::Command;
 
 const KEY: [u8; 32] = [5; 32];
 
-struct Builder;
+struct Builder(LogKind);
 
 impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, Log, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _) = open(&dir.path().join("raft")).unwrap();
+        let (log, _) = open(self.0, &dir.path().join("raft")).unwrap();
         let snapshots =
             Snapshots::open(dir.path().join("snapshots"), &KEY, &Env::system()).unwrap();
         let machine = Machine::open(snapshots, Scope::root("test"), Env::system()).unwrap();
@@ -31,14 +32,22 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
     }
 }
 
-fn open(dir: &Path) -> Result<(Log, oneshot::Receiver<()>), Error> {
-    open_with(dir, &KEY)
+fn open(kind: LogKind, dir: &Path) -> Result<(Log, oneshot::Receiver<()>), Error> {
+    open_with(kind, dir, &KEY)
 }
 
-fn open_with(dir: &Path, key: &[u8; 32]) -> Result<(Log, oneshot::Receiver<()>), Error> {
-    let disk = patient(|| SledDisk::open(&dir.join("log"))).unwrap();
+fn open_with(
+    kind: LogKind,
+    dir: &Path,
+    key: &[u8; 32],
+) -> Result<(Log, oneshot::Receiver<()>), Error> {
     let place = Place { dir, key, raft_id: 1 };
-    Log::open(&Env::system(), &Scope::root("test"), Arc::new(disk), &place)
+    Log::open(&Env::system(), &Scope::root("test"), disk(kind, dir), &place)
+}
+
+/// The disk under a log that nobody has open.
+fn disk(kind: LogKind, dir: &Path) -> Arc<dyn LogDisk> {
+    patient(|| SystemDevice::new(kind).open_log(&dir.join("log"))).unwrap()
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -66,8 +75,8 @@ async fn close(log: Log, closed: oneshot::Receiver<()>) {
     closed.await.unwrap();
 }
 
-async fn filled(dir: &Path, count: u64) {
-    let (mut log, closed) = open(dir).unwrap();
+async fn filled(kind: LogKind, dir: &Path, count: u64) {
+    let (mut log, closed) = open(kind, dir).unwrap();
     log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
     for index in 0..count {
         append(&mut log, vec![entry(3, index, 9_000)]).await;
@@ -75,16 +84,14 @@ async fn filled(dir: &Path, count: u64) {
     close(log, closed).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn openrafts_suite_passes() {
-    Suite::test_all(Builder).await.unwrap();
+async fn openrafts_suite_passes(kind: LogKind) {
+    Suite::test_all(Builder(kind)).await.unwrap();
 }
 
-#[tokio::test]
-async fn entries_come_back_after_reopening() {
+async fn entries_come_back_after_reopening(kind: LogKind) {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 20).await;
-    let (mut log, closed) = open(dir.path()).unwrap();
+    filled(kind, dir.path(), 20).await;
+    let (mut log, closed) = open(kind, dir.path()).unwrap();
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 1)));
     let all = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(all, (0..20).map(|index| entry(3, index, 9_000)).collect::<Vec<_>>());
@@ -97,7 +104,7 @@ async fn entries_come_back_after_reopening() {
     log.purge(id(3, 4)).await.unwrap();
     close(log, closed).await;
 
-    let (mut log, closed) = open(dir.path()).unwrap();
+    let (mut log, closed) = open(kind, dir.path()).unwrap();
     let state = log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(id(3, 4)));
     assert_eq!(state.last_log_id, Some(id(4, 16)));
@@ -109,14 +116,13 @@ async fn entries_come_back_after_reopening() {
     append(&mut log, vec![entry(5, 101, 10)]).await;
     assert!(log.bytes() < 1_000);
     close(log, closed).await;
-    let (mut log, _closed) = open(dir.path()).unwrap();
+    let (mut log, _closed) = open(kind, dir.path()).unwrap();
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), [entry(5, 101, 10)]);
 }
 
-#[tokio::test]
-async fn nothing_secret_is_readable_on_the_disk() {
+async fn nothing_secret_is_readable_on_the_disk(kind: LogKind) {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 5).await;
+    filled(kind, dir.path(), 5).await;
     let mut files = vec![dir.path().to_owned()];
     let mut read = 0;
     while let Some(path) = files.pop() {
@@ -130,34 +136,32 @@ async fn nothing_secret_is_readable_on_the_disk() {
         }
     }
     assert!(read > 45_000);
-    let (log, closed) = open(dir.path()).unwrap();
+    let (log, closed) = open(kind, dir.path()).unwrap();
     close(log, closed).await;
-    assert!(matches!(open_with(dir.path(), &[6; 32]), Err(Error::Key)));
+    assert!(matches!(open_with(kind, dir.path(), &[6; 32]), Err(Error::Key)));
 }
 
 /// What sled would do after damage: open without a word, with a shorter log.
-#[tokio::test]
-async fn a_log_that_lost_its_end_is_found_out() {
+async fn a_log_that_lost_its_end_is_found_out(kind: LogKind) {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 10).await;
+    filled(kind, dir.path(), 10).await;
     {
-        let disk = patient(|| SledDisk::open(&dir.path().join("log"))).unwrap();
+        let disk = disk(kind, dir.path());
         disk.truncate_after(Some(7)).unwrap();
         disk.barrier().unwrap();
     }
-    let refused = open(dir.path()).unwrap_err().to_string();
+    let refused = open(kind, dir.path()).unwrap_err().to_string();
     assert!(refused.contains("it ends at entry 7 and had reached 9"), "{refused}");
     assert!(refused.contains("swarm leave --force"), "{refused}");
 }
 
-#[tokio::test]
-async fn a_log_with_a_hole_or_another_entry_is_found_out() {
+async fn a_log_with_a_hole_or_another_entry_is_found_out(kind: LogKind) {
     for what in ["hole", "swap", "vote", "floor", "all"] {
         let dir = tempfile::tempdir().unwrap();
-        filled(dir.path(), 10).await;
+        filled(kind, dir.path(), 10).await;
         let path: PathBuf = dir.path().join("log");
         {
-            let disk = patient(|| SledDisk::open(&path)).unwrap();
+            let disk = disk(kind, dir.path());
             let mut records = Vec::new();
             disk.scan(0..=9, &mut |record| {
                 records.push(record);
@@ -188,52 +192,81 @@ async fn a_log_with_a_hole_or_another_entry_is_found_out() {
         if what == "all" {
             std::fs::remove_dir_all(&path).unwrap();
         }
-        let refused = open(dir.path());
+        let refused = open(kind, dir.path());
         assert!(matches!(refused, Err(Error::Corrupt { .. })), "{what}: {refused:?}");
     }
 }
 
 /// A crash between the disk's write and its barrier leaves a part of what was not acknowledged.
-#[tokio::test]
-async fn a_torn_end_above_the_floor_is_dropped() {
+async fn a_torn_end_above_the_floor_is_dropped(kind: LogKind) {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 10).await;
+    filled(kind, dir.path(), 10).await;
     {
-        let disk = patient(|| SledDisk::open(&dir.path().join("log"))).unwrap();
+        let disk = disk(kind, dir.path());
         let torn = crate::env::disk::Record { index: 10, part: 0, bytes: vec![1; 100] };
         disk.append(vec![torn]).unwrap();
         disk.barrier().unwrap();
     }
-    let (mut log, closed) = open(dir.path()).unwrap();
+    let (mut log, closed) = open(kind, dir.path()).unwrap();
     assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(3, 9)));
     append(&mut log, vec![entry(3, 10, 10)]).await;
     close(log, closed).await;
-    let (mut log, _closed) = open(dir.path()).unwrap();
+    let (mut log, _closed) = open(kind, dir.path()).unwrap();
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 11);
 }
 
-/// Flips bits all over the database: whatever happens, what is read is what was written.
-#[tokio::test]
-async fn flipped_bits_never_change_what_is_read() {
+/// A process that is killed leaves in the page cache what it had not made durable. The next one takes
+/// it for its log, and may acknowledge it without writing it again: so it is made durable first.
+async fn what_is_found_at_the_start_is_durable_before_it_counts(kind: LogKind) {
+    let dir = tempfile::tempdir().unwrap();
+    let floor = dir.path().join("floor");
+    filled(kind, dir.path(), 5).await;
+    let before = std::fs::read(&floor).unwrap();
+    let (mut log, closed) = open(kind, dir.path()).unwrap();
+    append(&mut log, vec![entry(3, 5, 10)]).await;
+    log.save_vote(&Vote::new_committed(4, 1)).await.unwrap();
+    close(log, closed).await;
+    std::fs::write(&floor, &before).unwrap(); // killed before it was raised
+    let (log, closed) = open(kind, dir.path()).unwrap();
+    close(log, closed).await;
+    disk(kind, dir.path()).truncate_after(Some(4)).unwrap();
+    let refused = open(kind, dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("it ends at entry 4 and had reached 5"), "{refused}");
+}
+
+/// Flips bits all over the log: whatever happens, what is read is what was written.
+async fn flipped_bits_never_change_what_is_read(kind: LogKind) {
     let origin = tempfile::tempdir().unwrap();
-    filled(origin.path(), 12).await;
-    let db = std::fs::read(origin.path().join("log/db")).unwrap();
+    filled(kind, origin.path(), 12).await;
+    let files = crate::env::files::list(&origin.path().join("log"), "").unwrap();
+    let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let files: Vec<PathBuf> = files.into_iter().filter(|path| path.is_file()).collect();
+    let largest = files.iter().max_by_key(|path| length(path)).unwrap();
+    let content = std::fs::read(largest).unwrap();
     let written: Vec<Entry> = (0..12).map(|index| entry(3, index, 9_000)).collect();
-    let used = db.iter().rposition(|byte| *byte != 0).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap();
     let mut found_out = 0;
     for round in 0..24 {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("log")).unwrap();
-        for name in ["floor", "log/conf"] {
-            std::fs::copy(origin.path().join(name), dir.path().join(name)).unwrap();
+        for path in files.iter().chain([&origin.path().join("floor")]) {
+            let name = path.strip_prefix(origin.path()).unwrap();
+            std::fs::copy(path, dir.path().join(name)).unwrap();
         }
-        let mut damaged = db.clone();
+        let mut damaged = content.clone();
         let at = (used / 24) * round + 61 * round % 4_000;
         damaged[at] ^= 1 << (round % 8);
-        std::fs::write(dir.path().join("log/db"), damaged).unwrap();
+        let name = largest.strip_prefix(origin.path()).unwrap();
+        std::fs::write(dir.path().join(name), damaged).unwrap();
         let path = dir.path().to_owned();
-        let opened = std::panic::catch_unwind(move || open(&path).map(|(log, _)| log));
-        match opened {
+        let open = move || -> Result<Log, Error> {
+            let disk = SystemDevice::new(kind).open_log(&path.join("log"));
+            let disk =
+                disk.map_err(|error| Error::io("the raft log", std::io::Error::other(error)))?;
+            let place = Place { dir: &path, key: &KEY, raft_id: 1 };
+            Log::open(&Env::system(), &Scope::root("test"), disk, &place).map(|(log, _)| log)
+        };
+        match std::panic::catch_unwind(open) {
             Ok(Ok(mut log)) => {
                 assert_eq!(log.try_get_log_entries(..).await.unwrap(), written, "byte {at}");
             }
@@ -241,4 +274,15 @@ async fn flipped_bits_never_change_what_is_read() {
         }
     }
     assert!(found_out > 0, "no flip hit anything");
+}
+
+crate::raft::tests::over_both! {
+    openrafts_suite_passes,
+    entries_come_back_after_reopening,
+    nothing_secret_is_readable_on_the_disk,
+    a_log_that_lost_its_end_is_found_out,
+    a_log_with_a_hole_or_another_entry_is_found_out,
+    a_torn_end_above_the_floor_is_dropped,
+    flipped_bits_never_change_what_is_read,
+    what_is_found_at_the_start_is_durable_before_it_counts,
 }

@@ -11,7 +11,8 @@ use super::net::Net;
 use super::{config_change, node_change};
 use crate::domain::timing::Timing;
 use crate::domain::{ConfigId, NodeId, RaftId, RequestId};
-use crate::env::{Env, Scope};
+use crate::env::disk::LogKind;
+use crate::env::{Env, Scope, SystemDevice};
 use crate::raft::{
     Compaction, Error, Handle, ProposeError, ReadError, Settings, epoch, plant, salvage, start,
 };
@@ -44,13 +45,14 @@ fn settings(dir: &Path, number: u8) -> Settings {
 }
 
 impl Cluster {
-    fn new() -> Self {
-        Self::over(Net { tells_of_ends: true, ..Net::default() })
+    fn on(kind: LogKind) -> Self {
+        Self::over(kind, Net { tells_of_ends: true, ..Net::default() })
     }
 
-    fn over(net: Net) -> Self {
+    fn over(kind: LogKind, net: Net) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, net: Arc::new(net), env: Env::system(), scope: Scope::root("test") }
+        let env = Env { device: Arc::new(SystemDevice::new(kind)), ..Env::system() };
+        Self { dir, net: Arc::new(net), env, scope: Scope::root("test") }
     }
 
     async fn start(&self, number: u8) -> Handle {
@@ -112,9 +114,8 @@ async fn leads(handle: &Handle) {
     env.clock.timeout(LONG, leadership.wait_for(|now| now.is_self)).await.unwrap().unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_member_keeps_everything_over_a_restart() {
-    let cluster = Cluster::new();
+async fn one_member_keeps_everything_over_a_restart(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let handle = cluster.one().await;
     assert!(matches!(handle.bootstrap(vec![]).await, Err(Error::Begun)));
     for number in 0..30 {
@@ -149,9 +150,8 @@ async fn one_member_keeps_everything_over_a_restart() {
     assert_eq!(configs(&handle.store().view()), 31);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_queues_becomes_one_entry_and_all_are_answered() {
-    let cluster = Cluster::new();
+async fn what_queues_becomes_one_entry_and_all_are_answered(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let handle = cluster.one().await;
     let before = handle.store().view().position.index;
     let mut waiting = tokio::task::JoinSet::new();
@@ -173,9 +173,8 @@ async fn what_queues_becomes_one_entry_and_all_are_answered() {
     assert!(times.iter().all(|time| time.0 > 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn proposals_are_bound_to_a_term_and_to_a_size() {
-    let cluster = Cluster::new();
+async fn proposals_are_bound_to_a_term_and_to_a_size(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let handle = cluster.one().await;
     let store = handle.store();
     let term = store.leadership().borrow().term;
@@ -195,9 +194,8 @@ async fn proposals_are_bound_to_a_term_and_to_a_size() {
     assert_eq!(configs(&handle.store().view()), 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_forward_and_read_their_own_writes() {
-    let cluster = Cluster::new();
+async fn followers_forward_and_read_their_own_writes(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let all = cluster.three().await;
     for (number, handle) in (0..).zip(&all) {
         let index = put(handle, number).await.unwrap();
@@ -218,9 +216,8 @@ async fn followers_forward_and_read_their_own_writes() {
     assert_eq!(not_here, Err(ProposeError::NotLeader));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_leader_is_succeeded_within_a_second() {
-    let cluster = Cluster::new();
+async fn a_dead_leader_is_succeeded_within_a_second(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let [first, second, third] = cluster.three().await;
     put(&second, 1).await.unwrap();
     let started = cluster.env.clock.instant();
@@ -235,9 +232,8 @@ async fn a_dead_leader_is_succeeded_within_a_second() {
     assert_eq!(configs(&first.store().view()), 4);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_leader_is_succeeded_and_steps_back() {
-    let cluster = Cluster::over(Net::default());
+async fn a_silent_leader_is_succeeded_and_steps_back(kind: LogKind) {
+    let cluster = Cluster::over(kind, Net::default());
     let [first, second, third] = cluster.three().await;
     put(&first, 1).await.unwrap();
     cluster.net.cut(addr(1));
@@ -262,9 +258,8 @@ async fn a_silent_leader_is_succeeded_and_steps_back() {
 
 /// Followers may have committed what it had not made durable itself: in its old term it could give
 /// the same ids to other entries.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_restarts_is_elected_again() {
-    let cluster = Cluster::over(Net::default());
+async fn a_leader_that_restarts_is_elected_again(kind: LogKind) {
+    let cluster = Cluster::over(kind, Net::default());
     let [first, _second, _third] = cluster.three().await;
     put(&first, 1).await.unwrap();
     let before = first.store().leadership().borrow().term;
@@ -278,9 +273,8 @@ async fn a_leader_that_restarts_is_elected_again() {
     put(&first, 2).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_stops_hands_over() {
-    let cluster = Cluster::new();
+async fn a_leader_that_stops_hands_over(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let [first, second, third] = cluster.three().await;
     cluster.stop(1, first).await;
     let started = cluster.env.clock.instant();
@@ -290,9 +284,8 @@ async fn a_leader_that_stops_hands_over() {
     drop(second);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_learner_gets_a_snapshot() {
-    let cluster = Cluster::new();
+async fn a_late_learner_gets_a_snapshot(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let first = cluster.one().await;
     for number in 0..700 {
         put(&first, number).await.unwrap();
@@ -316,9 +309,8 @@ async fn a_late_learner_gets_a_snapshot() {
     assert_eq!(configs(&second.store().view()), 703);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_come_and_go() {
-    let cluster = Cluster::new();
+async fn members_come_and_go(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let [first, second, third] = cluster.three().await;
     let members = first.members().borrow().clone();
     assert_eq!(members.me, Some(RaftId(1)));
@@ -345,9 +337,8 @@ async fn members_come_and_go() {
     put(&third, 2).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_is_refused_with_a_way_out() {
-    let cluster = Cluster::new();
+async fn damage_is_refused_with_a_way_out(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let handle = cluster.one().await;
     put(&handle, 1).await.unwrap();
     cluster.stop(1, handle).await;
@@ -373,9 +364,8 @@ async fn damage_is_refused_with_a_way_out() {
     assert!(metrics.borrow_watched().running_state.is_ok());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_every_order_of_deaths() {
-    let cluster = Cluster::new();
+async fn what_was_acknowledged_survives_every_order_of_deaths(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let mut all: Vec<Option<Handle>> = cluster.three().await.into_iter().map(Some).collect();
     let mut written = 0;
     // Each one alone, two at once (no quorum is left), then all.
@@ -412,9 +402,8 @@ async fn what_was_acknowledged_survives_every_order_of_deaths() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_alone_goes_on_with_all_that_it_had() {
-    let cluster = Cluster::new();
+async fn a_member_alone_goes_on_with_all_that_it_had(kind: LogKind) {
+    let cluster = Cluster::on(kind);
     let members = cluster.three().await;
     put(&members[0], 1).await.unwrap();
     let index = put(&members[0], 2).await.unwrap();
@@ -448,4 +437,20 @@ async fn a_member_alone_goes_on_with_all_that_it_had() {
         put(&handle, 20 + u64::try_from(round).unwrap()).await.unwrap();
         cluster.kill(2, handle).await;
     }
+}
+
+super::over_both! {
+    one_member_keeps_everything_over_a_restart,
+    what_queues_becomes_one_entry_and_all_are_answered,
+    proposals_are_bound_to_a_term_and_to_a_size,
+    followers_forward_and_read_their_own_writes,
+    a_dead_leader_is_succeeded_within_a_second,
+    a_silent_leader_is_succeeded_and_steps_back,
+    a_leader_that_restarts_is_elected_again,
+    a_leader_that_stops_hands_over,
+    a_late_learner_gets_a_snapshot,
+    members_come_and_go,
+    damage_is_refused_with_a_way_out,
+    what_was_acknowledged_survives_every_order_of_deaths,
+    a_member_alone_goes_on_with_all_that_it_had,
 }
