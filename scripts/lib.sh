@@ -13,6 +13,7 @@ install_tools() {
     command -v sysctl >/dev/null || missing+=(procps)
     command -v curl >/dev/null || missing+=(curl)
     command -v cc >/dev/null || missing+=(gcc)
+    command -v fusermount3 >/dev/null || missing+=(fuse3)
     { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || missing+=(busybox-static)
     [ ${#missing[@]} = 0 ] && return
     [ "$(id -u)" = 0 ] || { echo "missing: ${missing[*]}; run as root to install them" >&2; exit 1; }

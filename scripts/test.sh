@@ -3,7 +3,7 @@
 # lab of hosts on this machine. Installs what it needs. Run as root; about 40 minutes on two cores from nothing.
 #
 #   scripts/test.sh            all
-#   scripts/test.sh gate|unit|sim|engine|e2e|quickstart|compose     one part
+#   scripts/test.sh gate|unit|sim|power|engine|e2e|quickstart|compose     one part
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -23,6 +23,10 @@ if want sim; then
     stage "simulation: 100 seeds, determinism, canaries"
     ./scripts/sim.sh --seeds 100
     cargo test --locked --quiet --test sim -- --skip any_seed_keeps_the_promises_of_raft --nocapture
+fi
+if want power; then
+    stage "power cuts, failing disks, damage: both kinds of logs"
+    cargo test --locked --quiet --test power -- --nocapture --test-threads=2
 fi
 if want engine; then
     stage "contract of the real engine"
