@@ -2,6 +2,7 @@
 # Measures, beside Docker Swarm on the same machine in the same run, and writes docs/BENCHMARKS.md. Run as root.
 #
 #   scripts/bench.sh [RUNS] [FAULTS]     RUNS per figure (default 10), FAULTS leaders killed (default 100, for a 99th percentile)
+#   scripts/bench.sh storage             the raft log on the disk alone; the rest of docs/BENCHMARKS.md stays as it is
 #
 # Every figure of a comparison is taken in turn (ours, theirs, ours, …) by the same client, with the same image and an Engine of
 # its own for each; read the ratios, the absolute times are those of a noisy machine.
@@ -10,6 +11,24 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 runs=${1:-10}
 faults=${2:-100}
+# A section of docs/BENCHMARKS.md: kinds of logs and the bare device, in turn, on the file system of the state directories.
+storage() {
+    local scratch=/var/tmp/swarm-bench-storage table
+    mkdir -p "$scratch"
+    table=$(cargo bench --locked --quiet --bench storage -- "$scratch" 2>/dev/null)
+    rm -rf "$scratch"
+    echo "## The raft log on the disk"; echo
+    echo "Written by \`scripts/bench.sh storage\` on $(date -u +%F): $(nproc) cores, Linux $(uname -r), $(stat -f -c %T /var/tmp). A commit is append, barrier and floor; \`write + fdatasync\` is the same on bare files. Taken in turn in one run."
+    echo; echo "$table"
+}
+if [ "$runs" = storage ]; then
+    section=$(storage)
+    rest=$(awk '/^## The raft log on the disk/ {skip=1; next} /^## / {skip=0} !skip' docs/BENCHMARKS.md)
+    printf '%s\n\n%s\n' "$rest" "$section" >docs/BENCHMARKS.md.new
+    mv docs/BENCHMARKS.md.new docs/BENCHMARKS.md
+    echo "$section"
+    exit
+fi
 export LAB_NAME=swb LAB_STATE=/var/tmp/swarm-bench
 tap=
 trap '[ -z "$tap" ] || kill "$tap" 2>/dev/null; ./scripts/lab.sh down >/dev/null 2>&1 || true' EXIT
@@ -98,5 +117,6 @@ cargo build --locked --release --quiet
     echo "| idle leader of three: resident memory | $memory MiB |"
     echo "| release binary | $(awk -v b="$(stat -c %s "$SWARM_BIN")" 'BEGIN {printf "%.1f MB", b/1e6}') |"
     echo; echo "## Planning (in process)"; echo; echo '```'; echo "$plan"; echo '```'
+    echo; storage
 } >docs/BENCHMARKS.md
 cat docs/BENCHMARKS.md
