@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::worker::Materials;
@@ -14,6 +14,7 @@ use crate::domain::TaskId;
 use crate::domain::container::{DnsConfig, FileTarget};
 use crate::env::files::private_dir;
 use crate::runtime::NetworkPlan;
+use crate::runtime::spec::file_names;
 
 /// Docker's mode of a secret or config that names none.
 const MODE_DEFAULT: u32 = 0o444;
@@ -56,25 +57,27 @@ impl TaskFiles {
         }
         let secrets = dir.join("secrets");
         private_dir(&secrets)?;
-        for reference in &container.secrets {
+        let names = file_names(container.secrets.iter().map(|it| it.secret_id.to_string()));
+        for (reference, name) in container.secrets.iter().zip(names) {
             let Some(secret) =
                 materials.secrets.iter().find(|secret| secret.id == reference.secret_id)
             else {
                 continue;
             };
             let owner = owner(reference.file.as_ref())?;
-            write_file(&secrets.join(secret.id.to_string()), secret.data.expose(), &owner)?;
+            write_file(&secrets.join(name), secret.data.expose(), &owner)?;
         }
         let configs = dir.join("configs");
         private_dir(&configs)?;
-        for reference in &container.configs {
+        let names = file_names(container.configs.iter().map(|it| it.config_id.to_string()));
+        for (reference, name) in container.configs.iter().zip(names) {
             let Some(config) =
                 materials.configs.iter().find(|config| config.id == reference.config_id)
             else {
                 continue;
             };
             let owner = owner(reference.file.as_ref())?;
-            write_file(&configs.join(config.id.to_string()), &config.data, &owner)?;
+            write_file(&configs.join(name), &config.data, &owner)?;
         }
         Ok(())
     }
@@ -113,16 +116,27 @@ fn owner(file: Option<&FileTarget>) -> io::Result<Owner> {
         Some(file) => Owner {
             uid: number(&file.uid, "the UID of a secret or config")?,
             gid: number(&file.gid, "the GID of a secret or config")?,
-            mode: if file.mode == 0 { MODE_DEFAULT } else { file.mode & 0o7777 },
+            // Reading, writing, executing: whatever else a mode can say is no business of a task's file.
+            mode: if file.mode == 0 { MODE_DEFAULT } else { file.mode & 0o777 },
         },
     })
 }
 
 /// Never readable by more than it shall be, not even for a moment. The file keeps its inode if it is
-/// there: a container may have it mounted.
+/// there: a container may have it mounted. A link in its place is not followed, and what is no file of
+/// ours alone is not written to.
 fn write_file(path: &Path, content: &[u8], owner: &Owner) -> io::Result<()> {
-    let mut file: File =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits());
+    let mut file: File = options.open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.nlink() != 1 {
+        let text = format!("{} is there and is no file of this task", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    // What was readable by others must not be while it gets another content.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
     file.write_all(content)?;
     if (owner.uid, owner.gid) != (0, 0) {
         std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))?;

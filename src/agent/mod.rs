@@ -16,6 +16,9 @@ mod board;
 mod codec;
 mod describe;
 mod files;
+#[cfg(test)]
+pub(crate) mod fuzz;
+mod guard;
 mod ledger;
 mod logs;
 mod network;
@@ -37,6 +40,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::sync::{Semaphore, watch};
 
+pub use guard::Guard;
 pub use ledger::LedgerError;
 pub use network::Fabric;
 
@@ -78,6 +82,8 @@ pub struct Settings {
     pub managers: Vec<SocketAddr>,
     /// The cluster's times.
     pub timing: Timing,
+    /// What this node permits.
+    pub guard: Guard,
 }
 
 /// What the agent works with.
@@ -124,10 +130,14 @@ pub struct Handle {
 /// When the ledger or a directory cannot be made or read.
 pub async fn start(settings: Settings, deps: Deps, scope: &Scope) -> Result<Handle, Error> {
     let scope = scope.child("agent");
-    for path in [&settings.data_dir, &settings.run_dir] {
-        disk::private_dir(path)
-            .map_err(|error| Error::Directory { path: path.clone(), reason: error.to_string() })?;
-    }
+    // Not so the run directory: the API's socket lies there, which a group may use. What is secret
+    // in it is in a private directory or file of its own.
+    let failed = |path: &PathBuf, error: std::io::Error| Error::Directory {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    disk::private_dir(&settings.data_dir).map_err(|error| failed(&settings.data_dir, error))?;
+    std::fs::create_dir_all(&settings.run_dir).map_err(|error| failed(&settings.run_dir, error))?;
     let path = settings.data_dir.join(LEDGER);
     let key = settings.run_dir.join(LEDGER_KEY);
     let ledger = Ledger::open(settings.node, &path, &key, Arc::clone(&deps.env.entropy))?;
@@ -167,6 +177,7 @@ impl Handle {
             runtime: Arc::clone(&runtime),
             files: TaskFiles::new(&settings.run_dir),
             node: settings.node,
+            guard: settings.guard.clone(),
             drain: settings.timing.drain,
             starts: Semaphore::new(cores * STARTS_PER_CORE),
             acts: Semaphore::new(ACTS),

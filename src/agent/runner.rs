@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::board::Board;
 use super::files::TaskFiles;
+use super::guard::Guard;
 use super::step::{Blocker, Early, Facts, Operation, Seen, Traffic, Wish, step};
 use super::worker::{Materials, Wanted};
 use crate::domain::task::ContainerStatus;
@@ -41,6 +42,7 @@ pub(super) struct Tools {
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) files: TaskFiles,
     pub(super) node: crate::domain::NodeId,
+    pub(super) guard: Guard,
     /// From withdrawing a task's address to its stop signal.
     pub(super) drain: Duration,
     /// Containers made or started at a time: more would only be slower.

@@ -19,6 +19,7 @@ const NO_LEADER: &str = "The swarm does not have a leader. It's possible that to
 pub(super) enum Code {
     InvalidArgument,
     FailedPrecondition,
+    PermissionDenied,
     AlreadyExists,
     Unimplemented,
     Unknown,
@@ -29,6 +30,7 @@ impl Code {
         match self {
             Self::InvalidArgument => "InvalidArgument",
             Self::FailedPrecondition => "FailedPrecondition",
+            Self::PermissionDenied => "PermissionDenied",
             Self::AlreadyExists => "AlreadyExists",
             Self::Unimplemented => "Unimplemented",
             Self::Unknown => "Unknown",
@@ -38,6 +40,7 @@ impl Code {
     const fn status(self) -> StatusCode {
         match self {
             Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
             Self::AlreadyExists => StatusCode::CONFLICT,
             Self::Unimplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,

@@ -224,6 +224,17 @@ pub(super) const CLUSTER: Schema = &[
     ),
     ("TaskDefaults", Struct(&[("LogDriver", Struct(DRIVER))])),
     ("EncryptionConfig", Struct(&[("AutoLockManagers", Leaf)])),
+    (
+        "Policy",
+        Struct(&[
+            ("DockerSocket", Leaf),
+            ("HostNetwork", Leaf),
+            ("Unconfined", Leaf),
+            ("BindMounts", Leaf),
+            ("Capabilities", Leaf),
+            ("Sysctls", Leaf),
+        ]),
+    ),
 ];
 
 /// Body of `POST /swarm/init`.

@@ -16,6 +16,8 @@ mod engine;
 mod error;
 mod events;
 mod filter;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod keys;
 mod log_source;
 mod lookup;

@@ -106,6 +106,38 @@ fn resolve_networks(state: &State, spec: &mut ServiceSpec) -> Result<(), Error> 
     Ok(())
 }
 
+/// Holds what a spec asks of hosts against the cluster's policy. What a service runs already is not
+/// judged again: a stricter policy stands in the way of nobody who only scales.
+///
+/// # Errors
+/// What is not permitted, and the command that would permit it.
+pub(super) fn admit(
+    state: &State,
+    spec: &ServiceSpec,
+    current: Option<&ServiceSpec>,
+) -> Result<(), Error> {
+    if current.is_some_and(|current| asks_the_same(current, spec)) {
+        return Ok(());
+    }
+    let policy = state.cluster.as_ref().map(|it| it.spec.spec_policy()).unwrap_or_default();
+    let Some(violation) = policy.violations(spec).into_iter().next() else { return Ok(()) };
+    let way = violation.grant.as_ref().map_or_else(String::new, |grant| {
+        format!("; whoever answers for the hosts may permit it: swarm policy allow {grant}")
+    });
+    let text = format!("{violation} by the policy of this swarm{way}");
+    Err(Error::rpc(Code::PermissionDenied, text))
+}
+
+/// Whether two specs run the same container in the same networks.
+fn asks_the_same(one: &ServiceSpec, other: &ServiceSpec) -> bool {
+    let container = |spec: &ServiceSpec| {
+        let mut container = spec.task_template.container_spec.clone();
+        container.pull_options = None;
+        container
+    };
+    one.task_template.networks == other.task_template.networks && container(one) == container(other)
+}
+
 /// Puts registry credentials into a spec, for the nodes that pull; they are never returned.
 pub(super) fn set_registry_auth(spec: &mut ServiceSpec, auth: Option<RegistryAuth>) {
     spec.task_template.container_spec.pull_options =

@@ -85,6 +85,7 @@ pub(super) async fn create(
     let id = ServiceId::from_bytes(ctx.draw("service", &ask, &store));
     if read.view.service(id).is_none() {
         service_spec::resolve(&read.view, &mut spec)?;
+        service_spec::admit(&read.view, &spec, None)?;
         service_spec::set_registry_auth(&mut spec, ask.registry_auth.clone());
         wait_for_name(&ctx, &store, &spec.name).await?;
         ctx.propose(&store, &ask, creation(id, spec)).await?;
@@ -195,6 +196,7 @@ fn changed(
     spec: ServiceSpec,
 ) -> Result<(Service, Option<SpecVersion>), Error> {
     let current = read.view.current_spec(service);
+    service_spec::admit(&read.view, &spec, current.map(Arc::as_ref))?;
     if spec.name != service.name {
         let text = "renaming services is not supported";
         return Err(Error::rpc(Code::Unimplemented, text));
@@ -221,6 +223,10 @@ fn rolled_back(read: &Read, service: &Service) -> Result<(Service, Option<SpecVe
         let text = format!("service {} does not have a previous spec", service.id);
         return Err(Error::rpc(Code::FailedPrecondition, text));
     };
+    if let Some(version) = read.view.spec(service.id, previous) {
+        let current = read.view.current_spec(service).map(Arc::as_ref);
+        service_spec::admit(&read.view, &version.spec, current)?;
+    }
     let status = UpdateStatus {
         state: UpdateState::RollbackStarted,
         target: previous,

@@ -187,6 +187,8 @@ pub(super) async fn update(
     let read = ctx.read_to_change().await?;
     let cluster = read.view.cluster.as_ref().ok_or_else(Error::no_leader)?;
     let mut spec: ClusterSpec = ask::typed(value)?;
+    // Docker's clients do not know the policy, send the rest back and must not take it away.
+    spec.policy = spec.policy.or_else(|| cluster.spec.policy.clone());
     check_name(&spec)?;
     "default".clone_into(&mut spec.name);
     check_spec(cluster, &spec)?;

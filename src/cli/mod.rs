@@ -13,6 +13,8 @@ mod base64;
 mod client;
 mod events;
 mod filters;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod info;
 mod node;
 mod os;
@@ -185,6 +187,9 @@ enum Action {
     Recover(swarm::recovery::Recover),
     /// Update the swarm
     Update(swarm::admin::Update),
+    /// Manage what services may ask of hosts
+    #[command(subcommand)]
+    Policy(swarm::policy::PolicyCommand),
     /// Display what this node knows of its swarm
     Info(info::Info),
     /// Show the versions of client and daemon
@@ -253,6 +258,7 @@ impl Action {
             Self::Backup(command) => command.run(shell).await,
             Self::Recover(command) => command.run(shell).await,
             Self::Update(command) => command.run(shell).await,
+            Self::Policy(command) => command.run(shell).await,
             Self::Info(command) => command.run(shell).await,
             Self::Version(command) => command.run(shell).await,
             Self::Events(command) => command.run(shell).await,

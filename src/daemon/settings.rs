@@ -9,6 +9,8 @@ use clap::{Args, Parser};
 use serde::Deserialize;
 
 use crate::env::disk::LogKind;
+use crate::agent::Guard;
+use crate::domain::SpecPolicy;
 
 /// TCP port between nodes (IANA: "docker swarm").
 pub const NODE_PORT: u16 = 2377;
@@ -92,10 +94,41 @@ struct File {
     upstream_dns: Option<Vec<SocketAddr>>,
     raft_log: Option<String>,
     log: Option<String>,
+    policy: FilePolicy,
+}
+
+/// `[policy]`: what this node refuses whatever the cluster permits. What is not named is the
+/// cluster's to say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct FilePolicy {
+    docker_socket: Option<bool>,
+    host_network: Option<bool>,
+    unconfined: Option<bool>,
+    bind_mounts: Option<Vec<String>>,
+    capabilities: Option<Vec<String>>,
+    sysctls: Option<Vec<String>>,
+}
+
+impl FilePolicy {
+    fn policy(self) -> anyhow::Result<SpecPolicy> {
+        let open = SpecPolicy::everything();
+        let policy = SpecPolicy {
+            docker_socket: self.docker_socket.unwrap_or(open.docker_socket),
+            host_network: self.host_network.unwrap_or(open.host_network),
+            unconfined: self.unconfined.unwrap_or(open.unconfined),
+            bind_mounts: self.bind_mounts.unwrap_or(open.bind_mounts),
+            capabilities: self.capabilities.unwrap_or(open.capabilities),
+            sysctls: self.sysctls.unwrap_or(open.sysctls),
+            extra: open.extra,
+        };
+        policy.validate().context("[policy] in the settings file")?;
+        Ok(policy)
+    }
 }
 
 /// What a daemon runs with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Identity, log and ledger.
     pub state_dir: PathBuf,
@@ -115,6 +148,8 @@ pub struct Settings {
     pub raft_log: LogKind,
     /// Filter of log lines.
     pub log: String,
+    /// What this node lets services ask of it.
+    pub policy: SpecPolicy,
 }
 
 impl Settings {
@@ -138,6 +173,7 @@ impl Settings {
             upstream_dns: file.upstream_dns,
             raft_log: args.raft_log.or(logs).unwrap_or_default(),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
+            policy: file.policy.policy()?,
         };
         for (name, path) in [
             ("state-dir", &settings.state_dir),
@@ -150,6 +186,12 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// What this node permits, with the directories that are nobody's but the daemon's.
+    pub(super) fn guard(&self) -> Guard {
+        let private = [&self.state_dir, &self.run_dir].map(PathBuf::clone);
+        Guard::new(self.policy.clone(), &private, &self.socket)
     }
 }
 
@@ -212,6 +254,24 @@ mod tests {
         std::fs::write(&path, "dns-prot = 1\n").unwrap();
         let error = format!("{:#}", Settings::load(&args).unwrap_err());
         assert!(error.contains("dns-prot"), "{error}");
+    }
+
+    #[test]
+    fn the_nodes_policy_is_read_and_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Settings::load(&DaemonArgs { config: Some(path.clone()), ..DaemonArgs::default() })
+        };
+        assert_eq!(load("").unwrap().policy, SpecPolicy::everything());
+        let text = "[policy]\nhost-network = false\nbind-mounts = [\"/srv\"]\n";
+        let policy = load(text).unwrap().policy;
+        assert!(!policy.host_network && policy.docker_socket);
+        assert_eq!(policy.bind_mounts, ["/srv"]);
+        let error = format!("{:#}", load("[policy]\nbind-mounts = [\"srv\"]\n").unwrap_err());
+        assert!(error.contains("[policy]") && error.contains("\"srv\""), "{error}");
+        assert!(load("[policy]\nprivileged = true\n").is_err());
     }
 
     #[test]

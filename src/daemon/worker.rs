@@ -59,6 +59,7 @@ impl Worker {
             addr: record.advertise.ip(),
             managers,
             timing: Timing::DEFAULT,
+            guard: settings.guard(),
         };
         let deps =
             agent::Deps { env: env.clone(), runtime, link, overlay: Arc::new(overlay.clone()) };

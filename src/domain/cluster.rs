@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::container::null_default;
 use super::secret::Sensitive;
-use super::{Autolock, ClusterId, Extra, Format, Labels, Meta, Nanos, NetworkId};
+use super::{
+    Autolock, ClusterId, Extra, Format, Labels, Meta, Nanos, NetworkId, SpecPolicy,
+};
 
 /// Most managers a cluster may have: more do not make it safer, only slower (Raft §5.3).
 pub const MANAGERS_MAX: usize = 7;
@@ -84,9 +86,21 @@ pub struct ClusterSpec {
     pub task_defaults: Extra,
     /// Autolock.
     pub encryption_config: EncryptionSpec,
+    /// What services may ask of hosts; the default policy if nobody has said anything. A member of the
+    /// JSON, so that releases which do not know it keep it in their `extra`.
+    #[serde(rename = "Policy", skip_serializing_if = "Option::is_none")]
+    pub policy: Option<SpecPolicy>,
     /// Unknown members.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+impl ClusterSpec {
+    /// What services may ask of hosts.
+    #[must_use]
+    pub fn spec_policy(&self) -> SpecPolicy {
+        self.policy.clone().unwrap_or_default()
+    }
 }
 
 impl Default for ClusterSpec {
@@ -100,6 +114,7 @@ impl Default for ClusterSpec {
             ca: CaSpec::default(),
             task_defaults: Extra::new(),
             encryption_config: EncryptionSpec::default(),
+            policy: None,
             extra: Extra::new(),
         }
     }

@@ -5,8 +5,10 @@
 //! (docs/adr/0003); what we do not know of a spec is kept in its `extra` and comes back on read.
 //!
 //! Reading order: `id`, `meta`, `resources`, `container`, `policy`, `placement`, `service`, `task`,
-//! `node`, `cluster`, `format`, `unlock`, `network`, `endpoint`, `secret`, `assignment`, `timing`.
+//! `node`, `cluster`, `admission`, `format`, `unlock`, `network`, `endpoint`, `secret`, `assignment`,
+//! `timing`.
 
+pub mod admission;
 pub mod assignment;
 pub mod base64;
 pub mod cluster;
@@ -27,6 +29,7 @@ pub mod timing;
 pub mod unlock;
 pub mod validate;
 
+pub use admission::SpecPolicy;
 pub use assignment::AssignmentSet;
 pub use cluster::Cluster;
 pub use format::Format;

@@ -15,7 +15,7 @@ use super::policy::UpdatePolicy;
 use super::resources::ResourceRequirements;
 use super::secret::{CONFIG_BYTES_MAX, PayloadSpec, SECRET_BYTES_MAX};
 use super::service::{EndpointMode, EndpointSpec, Mode, PublishMode, TaskTemplate};
-use super::{Extra, Nanos, ServiceSpec};
+use super::{Extra, Nanos, ServiceSpec, SpecPolicy};
 
 /// Most replicas of one service: what the cluster is built for.
 pub const REPLICAS_MAX: u64 = 1_000_000;
@@ -132,7 +132,7 @@ impl ClusterSpec {
         ] {
             ensure!(!is_set(&self.ca.extra, member), format!("CAConfig.{member}"), what);
         }
-        Ok(())
+        self.policy.as_ref().map_or(Ok(()), SpecPolicy::validate)
     }
 }
 

@@ -5,6 +5,8 @@
 
 pub mod docker;
 mod docker_models;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod model;
 mod platform;
 mod pull;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::template::{self, expand};
 use super::{ContainerPlan, Error};
+use crate::domain::admission::Access;
 use crate::domain::container::{self, ContainerSpec, FileTarget, Healthcheck, MountKind};
 use crate::domain::network::mac_of;
 use crate::domain::{Extra, Nanos, TaskId};
@@ -274,24 +275,71 @@ fn mounts(plan: &ContainerPlan) -> Result<Vec<Mount>, Error> {
     if plan.network.is_some() {
         mounts.push(file_mount(&plan.files_dir.join("resolv.conf"), "/etc/resolv.conf".to_owned()));
     }
-    for secret in &spec.secrets {
-        let target = target_path(secret.file.as_ref(), "/run/secrets/", &secret.secret_name);
-        let source = plan.files_dir.join("secrets").join(secret.secret_id.to_string());
-        mounts.push(file_mount(&source, target));
+    let names = file_names(spec.secrets.iter().map(|it| it.secret_id.to_string()));
+    for (secret, name) in spec.secrets.iter().zip(names) {
+        let target = target_path(secret.file.as_ref(), "/run/secrets/", &secret.secret_name)?;
+        mounts.push(file_mount(&plan.files_dir.join("secrets").join(name), target));
     }
-    for config in &spec.configs {
-        let target = target_path(config.file.as_ref(), "/", &config.config_name);
-        let source = plan.files_dir.join("configs").join(config.config_id.to_string());
-        mounts.push(file_mount(&source, target));
+    let names = file_names(spec.configs.iter().map(|it| it.config_id.to_string()));
+    for (config, name) in spec.configs.iter().zip(names) {
+        let target = target_path(config.file.as_ref(), "/", &config.config_name)?;
+        mounts.push(file_mount(&plan.files_dir.join("configs").join(name), target));
     }
     Ok(mounts)
 }
 
+/// The names of a task's files, one for each reference to a secret or config, in order. A reference
+/// has a file of its own, since each says who may read it: the id, with a number from the second
+/// reference to the same id on.
+#[must_use]
+pub fn file_names(ids: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    ids.map(|id| {
+        let earlier = seen.entry(id.clone()).or_default();
+        *earlier += 1;
+        if *earlier == 1 { id } else { format!("{id}.{earlier}") }
+    })
+    .collect()
+}
+
+/// The paths of the host that a container's mounts name, templates filled in, and whether each is
+/// only read.
+///
+/// # Errors
+/// [`Error::Permanent`] where a template cannot be understood.
+pub fn bind_sources(plan: &ContainerPlan) -> Result<Vec<(String, Access)>, Error> {
+    let mut sources = Vec::new();
+    for mount in &plan.spec.task_template.container_spec.mounts {
+        let made = user_mount(mount, plan)?;
+        let path = match made.typ {
+            Some(MountType::BIND) => made.source,
+            _ => made.volume_options.and_then(|volume| device(&volume)),
+        };
+        sources.extend(path.map(|path| (path, Access::of(mount))));
+    }
+    Ok(sources)
+}
+
+/// The path of the host that a volume of the engine's own driver stands for, if it does.
+fn device(volume: &MountVolumeOptions) -> Option<String> {
+    let driver = volume.driver_config.as_ref()?;
+    let local = driver.name.as_deref().is_none_or(|name| matches!(name, "" | "local"));
+    let device = driver.options.as_ref()?.get("device")?;
+    (local && device.starts_with('/')).then(|| device.clone())
+}
+
 /// Where a secret or config appears: an absolute path as it is, a name below the usual directory.
-fn target_path(file: Option<&FileTarget>, below: &str, fallback: &str) -> String {
+/// Whoever sent it has checked it, and is not trusted to have.
+fn target_path(file: Option<&FileTarget>, below: &str, fallback: &str) -> Result<String, Error> {
     let name = file.map(|file| file.name.as_str()).filter(|name| !name.is_empty());
     let name = name.unwrap_or(fallback);
-    if name.starts_with('/') { name.to_owned() } else { format!("{below}{name}") }
+    let path = if name.starts_with('/') { name.to_owned() } else { format!("{below}{name}") };
+    let climbs = path.split('/').any(|part| part == "..");
+    if climbs || path.chars().any(char::is_control) {
+        let text = format!("invalid target of a secret or config: {name:?}");
+        return Err(Error::Permanent(text));
+    }
+    Ok(path)
 }
 
 fn file_mount(source: &Path, target: String) -> Mount {
@@ -356,4 +404,4 @@ pub(super) fn task_of<'a>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

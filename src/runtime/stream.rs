@@ -92,7 +92,7 @@ fn events(
     docker.events(Some(options))
 }
 
-fn hint(event: &EventMessage) -> Option<crate::domain::TaskId> {
+pub(super) fn hint(event: &EventMessage) -> Option<crate::domain::TaskId> {
     let labels = event.actor.as_ref()?.attributes.as_ref()?;
     spec::task_of(labels.iter())
 }
@@ -147,7 +147,7 @@ fn line(output: LogOutput) -> LogLine {
     }
 }
 
-fn parse_time(text: &[u8]) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(time.unix_timestamp_nanos()).ok().map(Timestamp)

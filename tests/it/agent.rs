@@ -111,6 +111,7 @@ impl World {
             addr: Ipv4Addr::LOCALHOST.into(),
             managers: vec!["127.0.0.1:2377".parse().unwrap()],
             timing: Timing::DEFAULT,
+            guard: agent::Guard::open(),
         };
         let deps = agent::Deps {
             env: self.env.clone(),

@@ -85,6 +85,9 @@ impl Runner {
             files_dir: self.tools.files.dir(self.task),
         };
         let tools = Arc::clone(&self.tools);
+        if let Err(error) = self.permit(&plan).await {
+            return self.trouble(error).await;
+        }
         let created = {
             let _permit = tools.starts.acquire().await;
             self.attend(tools.runtime.create(&plan)).await
@@ -107,6 +110,14 @@ impl Runner {
             Err(Error::NoImage(_)) => self.image_missing = true,
             Err(error) => self.trouble(error).await,
         }
+    }
+
+    /// Whether this node lets the container be made.
+    async fn permit(&self, plan: &ContainerPlan) -> Result<(), Error> {
+        let (guard, plan) = (self.tools.guard.clone(), plan.clone());
+        let checked = self.tools.scope.blocking(move || guard.check(&plan)).await;
+        let stopped = || Error::Transient("the mounts of the task were not checked".to_owned());
+        checked.ok_or_else(stopped)?.map_err(Error::Permanent)
     }
 
     pub(super) async fn start(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::agent::{Deps, Fabric, Handle, Settings, start};
+use crate::agent::{Deps, Fabric, Guard, Handle, Settings, start};
 use crate::domain::timing::Timing;
 use crate::domain::{AssignmentSet, NodeId, Position, TaskId, TaskState, TaskStatus};
 use crate::env::{Env, Scope};
@@ -110,6 +110,7 @@ impl World {
             addr: "10.9.9.1".parse().unwrap(),
             managers: vec!["10.9.9.1:2377".parse().unwrap()],
             timing: Timing { drain: Duration::from_millis(20), ..Timing::DEFAULT },
+            guard: Guard::open(),
         };
         let deps = Deps {
             env: self.env.clone(),

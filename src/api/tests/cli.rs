@@ -174,6 +174,8 @@ async fn services_and_tasks() {
         has(&cli.good("service rm web").await, &["web"]);
         assert!(!cli.good("service ls").await.contains("web"));
         has(&cli.bad("service rm web").await, &["web"]); // the text is the client's own
+        let all = serde_json::to_value(crate::domain::SpecPolicy::everything()).unwrap();
+        assert_eq!(policy::set_policy(&bench, all).await.status, StatusCode::OK);
         cli.good(
             "service create -d --no-resolve-image --name glob --mode global --network host busybox",
         )

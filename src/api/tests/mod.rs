@@ -5,6 +5,7 @@ mod engine;
 mod errors;
 mod golden;
 mod objects;
+mod policy;
 mod streams;
 mod swarm;
 

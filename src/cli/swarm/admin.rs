@@ -173,7 +173,11 @@ fn token(cluster: &reply::Cluster, role: JoinRole) -> &str {
     }
 }
 
-async fn update(
+/// Replaces the spec of the cluster, and a token or key if asked.
+///
+/// # Errors
+/// When the daemon refuses.
+pub(super) async fn update(
     shell: &Shell,
     cluster: &reply::Cluster,
     spec: &ClusterSpec,

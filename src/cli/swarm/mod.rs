@@ -2,5 +2,6 @@
 
 pub(crate) mod admin;
 pub(crate) mod enter;
+pub(crate) mod policy;
 pub(crate) mod recovery;
 pub(crate) mod start;

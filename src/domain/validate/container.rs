@@ -17,6 +17,18 @@ const SIGNALS: [&str; 33] = [
     "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
 ];
 
+/// Longest path that Linux takes, without the zero at its end.
+const PATH_MAX: usize = 4095;
+
+/// Longest name of a file on Linux.
+const NAME_MAX: usize = 255;
+
+/// Where a file of a task cannot lie: these are made by the kernel and the engine.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Read, write and execute for everybody. What a task gets to read needs no set-user-ID bits.
+const MODE_MAX: u32 = 0o777;
+
 /// Highest signal number of Linux.
 const SIGNAL_MAX: u8 = 64;
 
@@ -77,9 +89,9 @@ fn stop_signal(text: &str) -> Checked {
 fn mounts(mounts: &[Mount]) -> Checked {
     let mut targets = BTreeSet::new();
     for mount in mounts {
-        let target = mount.target.trim_end_matches('/');
+        let parts = mount.target.split('/').filter(|it| !matches!(*it, "" | "."));
         ensure!(
-            targets.insert(target),
+            targets.insert(parts.collect::<Vec<_>>()),
             field("Mounts.Target"),
             format!("ContainerSpec: duplicate mount point: {}", mount.target)
         );
@@ -109,11 +121,20 @@ fn check_mount(it: &Mount) -> Checked {
     ensure!(absolute(&it.target), target, not_absolute(&it.target));
     let root = it.target.trim_end_matches('/').is_empty();
     ensure!(!root, target, text("invalid specification: destination can't be '/'"));
+    ensure!(!climbs(&it.target), target, text("a path without '..' is expected"));
+    for (member, path) in [("Source", &it.source), ("Target", &it.target)] {
+        let plain = !path.chars().any(char::is_control);
+        let what = "control characters are not allowed";
+        ensure!(plain, field(&format!("Mounts.{member}")), text(what));
+        let short = path.len() <= PATH_MAX;
+        ensure!(short, field(&format!("Mounts.{member}")), text("a path has up to 4095 bytes"));
+    }
     let source = field("Mounts.Source");
     match it.kind {
         MountKind::Bind => {
             ensure!(!it.source.is_empty(), source, text("field Source must not be empty"));
             ensure!(absolute(&it.source), source, not_absolute(&it.source));
+            ensure!(!climbs(&it.source), source, text("a path without '..' is expected"));
         }
         MountKind::Tmpfs => {
             ensure!(it.source.is_empty(), source, text("field Source must not be specified"));
@@ -126,6 +147,11 @@ fn check_mount(it: &Mount) -> Checked {
         MountKind::Npipe | MountKind::Cluster => {}
     }
     Ok(())
+}
+
+/// Whether a path leaves the directory that it names.
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
 }
 
 fn healthcheck(it: &Healthcheck) -> Checked {
@@ -200,6 +226,17 @@ fn files(secrets: &[SecretReference], configs: &[ConfigReference]) -> Checked {
             return Err(conflict("config", &field, (other, name, &file.name)));
         }
     }
+    nested(&seen)
+}
+
+/// No file can lie below another.
+fn nested(files: &BTreeMap<String, &str>) -> Checked {
+    for path in files.keys() {
+        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let parent = parents.filter(|parent| !parent.is_empty()).find(|it| files.contains_key(*it));
+        let reason = format!("{path:?} lies below {:?}, which is a file", parent.unwrap_or(""));
+        ensure!(parent.is_none(), field("Secrets"), reason);
+    }
     Ok(())
 }
 
@@ -225,9 +262,18 @@ fn target(kind: &str, field: &str, file: &FileTarget) -> Result<String, super::I
     };
     let parts: Vec<_> = name.split('/').filter(|it| !it.is_empty() && *it != ".").collect();
     let is_file = !parts.is_empty() && !name.ends_with('/') && !name.ends_with("/.");
-    if !is_file || parts.contains(&"..") || name.contains('\0') {
+    let fits = name.len() <= PATH_MAX && parts.iter().all(|part| part.len() <= NAME_MAX);
+    let plain = !name.chars().any(char::is_control);
+    if !is_file || !fits || !plain || parts.contains(&"..") {
         return Err(bad());
     }
+    let place = format!("/{}", parts[0]);
+    let kernels = name.starts_with('/') && KERNELS.contains(&place.as_str());
+    let reason = format!("{name:?}: {place} is the kernel's, no file can be put there");
+    ensure!(!kernels, field, reason);
+    let ordinary = file.mode <= MODE_MAX;
+    let reason = format!("{:o}: permission bits are 0 to 777, in octal", file.mode);
+    ensure!(ordinary, format!("{field}.File.Mode"), reason);
     for (member, id) in [("UID", &file.uid), ("GID", &file.gid)] {
         let number = id.is_empty() || id.parse::<u32>().is_ok();
         let reason = format!("{id:?} is not a number: names of users are not known on the node");

@@ -15,6 +15,11 @@ use crate::domain::{Meta, NetworkId, NodeId, ServiceId, Task, TaskState, TaskSta
 use crate::runtime::{NetworkPlan, NodeFacts};
 
 fn plan(spec: Value) -> ContainerPlan {
+    plan_of(serde_json::from_value(spec).unwrap())
+}
+
+/// A task of a spec, in a network.
+pub(in crate::runtime) fn plan_of(spec: crate::domain::ServiceSpec) -> ContainerPlan {
     let task = Task {
         id: TaskId::from_bytes([1; 16]),
         meta: Meta::default(),
@@ -32,7 +37,7 @@ fn plan(spec: Value) -> ContainerPlan {
     };
     ContainerPlan {
         task: Arc::new(task),
-        spec: Arc::new(serde_json::from_value(spec).unwrap()),
+        spec: Arc::new(spec),
         node: NodeFacts {
             id: NodeId::from_bytes([4; 16]),
             hostname: "n1".to_owned(),
