@@ -58,7 +58,7 @@ pub(super) fn pid_path(settings: &Settings) -> PathBuf {
 /// When no daemon can be started at all.
 pub(super) async fn supervise(settings: &Settings, env: &Env) -> anyhow::Result<()> {
     let path = pid_path(settings);
-    std::fs::create_dir_all(&settings.run_dir)
+    super::harden::shared_dir(&settings.run_dir)
         .and_then(|()| std::fs::write(&path, format!("{}\n", std::process::id())))
         .with_context(|| format!("cannot write {}", path.display()))?;
     let outcome = restart(env).await;

@@ -10,6 +10,7 @@ mod control;
 mod enter;
 mod founding;
 mod group;
+mod harden;
 mod keyring;
 mod locked;
 mod logs;
@@ -68,6 +69,7 @@ fn run(args: &DaemonArgs) -> anyhow::Result<()> {
     }
     let format = if args.log_json { telemetry::Format::Json } else { telemetry::Format::Text };
     telemetry::install(&settings.log, format)?;
+    harden::process();
     let executor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("swarm")
@@ -91,7 +93,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         format!("cannot use the state directory {}", settings.state_dir.display())
     })?;
     let _lock = lock(&settings.state_dir)?;
-    std::fs::create_dir_all(&settings.run_dir)
+    harden::shared_dir(&settings.run_dir)
         .with_context(|| format!("cannot use the run directory {}", settings.run_dir.display()))?;
     let node = node::start(settings.clone(), env.clone(), &scope);
     let deps = api::Deps {

@@ -71,9 +71,16 @@ fn lab(arguments: &[&str]) -> Said {
 impl Lab {
     /// Hosts with daemons, in no cluster.
     pub(crate) fn hosts(hosts: usize) -> Self {
+        Self::hosts_with(hosts, &[])
+    }
+
+    /// Hosts whose daemons have something in their environment.
+    pub(crate) fn hosts_with(hosts: usize, environment: &[(&str, &str)]) -> Self {
         // What an interrupted run left behind goes first.
         lab(&["down"]);
-        let made = lab(&["hosts", &hosts.to_string()]);
+        let mut command = script("lab.sh");
+        command.args(["hosts", &hosts.to_string()]).envs(environment.iter().copied());
+        let made: Said = command.output().unwrap().into();
         assert!(made.ok, "lab: {} {}", made.out, made.err);
         let lab = Self { hosts };
         lab.load_image();
@@ -82,7 +89,16 @@ impl Lab {
 
     /// A cluster of `hosts`, of which the first `managers` are managers.
     pub(crate) fn cluster(hosts: usize, managers: usize) -> Self {
-        let lab = Self::hosts(hosts);
+        Self::cluster_with(hosts, managers, &[])
+    }
+
+    /// The same, whose daemons have something in their environment.
+    pub(crate) fn cluster_with(
+        hosts: usize,
+        managers: usize,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let lab = Self::hosts_with(hosts, environment);
         lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
         for host in 2..=hosts {
             lab.join(host, if host <= managers { "manager" } else { "worker" });

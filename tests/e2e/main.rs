@@ -5,6 +5,7 @@
 //! waits for what must come true, up to a limit that only ends a test that has failed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod canary;
 mod clients;
 mod disk;
 mod engine;
@@ -13,6 +14,7 @@ mod flood;
 mod images;
 mod input;
 mod lab;
+mod policy;
 mod recovery;
 mod registry;
 mod story;

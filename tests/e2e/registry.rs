@@ -32,7 +32,7 @@ pub(crate) struct Registry {
 
 /// A registry's content in the making.
 #[derive(Default)]
-pub(crate) struct Shelf(Content);
+pub(crate) struct Shelf(Content, Option<String>);
 
 impl Shelf {
     /// An image of the tests' root file system that says to be for an architecture.
@@ -71,6 +71,12 @@ impl Shelf {
         self
     }
 
+    /// Another login than [`LOGIN`], in base 64.
+    pub(crate) fn login(mut self, login: &str) -> Self {
+        self.1 = Some(login.to_owned());
+        self
+    }
+
     /// Opens the registry inside a host.
     pub(crate) fn open(self, lab: &Lab, host: usize) -> Registry {
         let listener = lab.within(host, || TcpListener::bind(ADDRESS).unwrap());
@@ -99,7 +105,8 @@ impl Shelf {
         let asked = String::from_utf8_lossy(&asked);
         let mut words = asked.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let login = format!("authorization: basic {}", LOGIN.to_lowercase());
+        let login = self.1.as_deref().unwrap_or(LOGIN).to_lowercase();
+        let login = format!("authorization: basic {login}");
         let (status, kind, body) = if !asked.to_lowercase().contains(&login) {
             ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"", "", &b""[..])
         } else if path == "/v2/" {
