@@ -5,11 +5,14 @@
 //! so names work without managers; the address of the client tells which networks it sees. Other names
 //! go to the host's name servers. There is no cache, no recursion of our own, no zone transfer.
 //!
-//! `zone` (pure): assignments → names · `answer` (pure): query → reply · `server`: sockets and limits ·
-//! `upstream`: forwarding. Requests and messages are hickory's; the loop of its server is not
+//! `zone` (pure): assignments → names · `answer` (pure): query → reply · `server`: sockets · `limits`: how
+//! much one client may ask · `upstream`: forwarding. Requests and messages are hickory's; the loop of its server is not
 //! used, as it bounds neither connections nor queries.
 
 mod answer;
+#[cfg(test)]
+pub(crate) mod fuzz;
+mod limits;
 mod server;
 mod upstream;
 mod zone;

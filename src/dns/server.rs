@@ -1,8 +1,7 @@
 //! The sockets: datagrams and streams in, replies out, everything bounded.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,15 +10,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::answer::{Decision, Transport, decide, failure};
+use super::limits::{Rate, Work};
 use super::upstream::Upstream;
 use super::zone::Zone;
 use crate::env::{Env, Scope};
 
-/// Queries that wait for upstream and open streams, of all clients together.
-const TOTAL_MAX: usize = 1024;
-
+/// Queries that wait for upstream, of all clients together.
+const FORWARDS_MAX: usize = 1024;
 /// The same of one client, so that one container cannot take the names away from all others.
-const PER_CLIENT_MAX: usize = 128;
+const FORWARDS_PER_CLIENT: usize = 128;
+
+/// Open streams, of all clients together.
+const STREAMS_MAX: usize = 512;
+/// The same of one client: a resolver library has one or two.
+const STREAMS_PER_CLIENT: usize = 32;
 
 /// A stream may be silent for so long.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
@@ -37,49 +41,30 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
 }
 
-/// How much work is under way, by client. The lock is never held for long.
-#[derive(Debug, Default)]
+/// What clients have under way and how fast they ask.
+#[derive(Debug)]
 pub(super) struct Limits {
-    clients: Mutex<(usize, BTreeMap<IpAddr, usize>)>,
+    forwards: Work,
+    streams: Work,
+    rate: Rate,
 }
 
-/// The right to some work; given back when dropped.
-struct Permit {
-    shared: Arc<Shared>,
-    client: IpAddr,
-}
-
-impl Permit {
-    fn take(shared: &Arc<Shared>, client: IpAddr) -> Option<Self> {
-        let mut clients = shared.limits.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_client) = &mut *clients;
-        let own = by_client.get(&client).copied().unwrap_or_default();
-        if *total >= TOTAL_MAX || own >= PER_CLIENT_MAX {
-            return None;
-        }
-        *total += 1;
-        by_client.insert(client, own + 1);
-        drop(clients);
-        Some(Self { shared: Arc::clone(shared), client })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let limits = &self.shared.limits;
-        let mut clients = limits.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, by_client) = &mut *clients;
-        *total = total.saturating_sub(1);
-        if let Some(own) = by_client.get_mut(&self.client) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                by_client.remove(&self.client);
-            }
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            forwards: Work::new(FORWARDS_MAX, FORWARDS_PER_CLIENT),
+            streams: Work::new(STREAMS_MAX, STREAMS_PER_CLIENT),
+            rate: Rate::default(),
         }
     }
 }
 
 impl Shared {
+    /// Whether a client may ask now.
+    fn admits(&self, client: IpAddr) -> bool {
+        self.limits.rate.admits(client, self.env.clock.instant())
+    }
+
     fn decide(&self, client: IpAddr, query: &[u8], transport: Transport) -> Decision {
         decide(&self.zone.load(), client, query, transport, self.env.entropy.number())
     }
@@ -115,17 +100,23 @@ pub(super) async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
             }
         };
         let query = &buffer[..length];
+        // Silence: an answer that says "slow down" would cost as much as any other.
+        if !shared.admits(client.ip()) {
+            continue;
+        }
         let reply = match shared.decide(client.ip(), query, Transport::Udp) {
             Decision::Reply(reply) => Some(reply),
             Decision::Ignore => None,
-            Decision::Forward => match Permit::take(&shared, client.ip()) {
+            Decision::Forward => match shared.limits.forwards.take(client.ip()) {
                 None => fail(query),
                 Some(permit) => {
                     let (socket, query) = (Arc::clone(&socket), query.to_vec());
+                    let asker = Arc::clone(&shared);
                     shared.scope.spawn("dns forward", async move {
-                        if let Some(reply) = permit.shared.forward(&query, Transport::Udp).await {
+                        if let Some(reply) = asker.forward(&query, Transport::Udp).await {
                             send(&socket, &reply, client).await;
                         }
+                        drop(permit);
                     });
                     None
                 }
@@ -149,11 +140,13 @@ pub(super) async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, client)) => {
                 // Too many: the connection is closed, which a client takes for "try again".
-                if let Some(permit) = Permit::take(&shared, client.ip()) {
+                if let Some(permit) = shared.limits.streams.take(client.ip()) {
+                    let server = Arc::clone(&shared);
                     shared.scope.spawn("dns stream", async move {
-                        if let Err(error) = serve_stream(&permit, stream).await {
+                        if let Err(error) = serve_stream(&server, client.ip(), stream).await {
                             tracing::trace!(%client, %error, "dns: stream");
                         }
+                        drop(permit);
                     });
                 }
             }
@@ -166,16 +159,25 @@ pub(super) async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 /// Serves one stream, one message after the other, until it ends or is silent for too long.
-async fn serve_stream(permit: &Permit, mut stream: TcpStream) -> std::io::Result<()> {
-    let shared = &permit.shared;
+async fn serve_stream(
+    shared: &Shared,
+    client: IpAddr,
+    mut stream: TcpStream,
+) -> std::io::Result<()> {
     let clock = &shared.env.clock;
     let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
     loop {
         let query = clock.timeout(IDLE_LIMIT, read(&mut stream)).await.map_err(late)??;
-        let reply = match shared.decide(permit.client, &query, Transport::Tcp) {
+        if !shared.admits(client) {
+            return Ok(());
+        }
+        let reply = match shared.decide(client, &query, Transport::Tcp) {
             Decision::Reply(reply) => Some(reply),
             Decision::Ignore => None,
-            Decision::Forward => shared.forward(&query, Transport::Tcp).await,
+            Decision::Forward => match shared.limits.forwards.take(client) {
+                None => fail(&query),
+                Some(_permit) => shared.forward(&query, Transport::Tcp).await,
+            },
         };
         let Some(reply) = reply else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(std::io::Error::other)?;

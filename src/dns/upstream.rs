@@ -23,6 +23,12 @@ const TOTAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long the list of name servers is used before it is read anew.
 const LIST_LIFE: Duration = Duration::from_secs(5);
 
+/// Largest datagram that is taken for a reply: what clients can ask for (EDNS), and no more.
+const DATAGRAM_MAX: usize = 4096;
+
+/// Datagrams that are not the reply, after which a name server is left alone: somebody floods.
+const STRAYS_MAX: usize = 64;
+
 /// As many as a resolver library asks.
 const SERVERS_MAX: usize = 3;
 
@@ -139,14 +145,15 @@ async fn exchange_udp(server: SocketAddr, sent: &[u8]) -> std::io::Result<Vec<u8
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(sent).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
-    loop {
+    let mut buffer = vec![0; DATAGRAM_MAX + 1];
+    for _ in 0..STRAYS_MAX {
         let length = socket.recv(&mut buffer).await?;
-        if answers(sent, &buffer[..length]) {
+        if length <= DATAGRAM_MAX && answers(sent, &buffer[..length]) {
             buffer.truncate(length);
             return Ok(buffer);
         }
     }
+    Err(std::io::Error::other("too many datagrams that are not the reply"))
 }
 
 async fn exchange_tcp(server: SocketAddr, sent: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -159,7 +166,7 @@ async fn exchange_tcp(server: SocketAddr, sent: &[u8]) -> std::io::Result<Vec<u8
 }
 
 /// Whether a message is the reply to a query: same id, same question.
-fn answers(query: &[u8], reply: &[u8]) -> bool {
+pub(super) fn answers(query: &[u8], reply: &[u8]) -> bool {
     let Some(question) = question(query) else { return false };
     let is_reply = reply.len() >= 12 && reply[2] & 0x80 != 0 && reply[..2] == query[..2];
     // A server that cannot read the query may leave the question out.

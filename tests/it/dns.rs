@@ -220,14 +220,14 @@ async fn changes_show_at_once() {
 async fn one_client_cannot_hold_all_streams_and_gets_them_back() {
     let server = server(1, Vec::new()).await;
     let mut open = Vec::new();
-    for _ in 0..140 {
+    for _ in 0..50 {
         open.push(server.stream().await);
     }
     let mut served = 0;
     for stream in &mut open {
         served += usize::from(server.tcp(stream, "web.").await.is_ok());
     }
-    assert_eq!(served, 128);
+    assert_eq!(served, 32);
     // Datagrams about our own names are answered all the same.
     assert_eq!(server.udp("web.").await.answers.len(), 1);
     drop(open);
@@ -239,6 +239,30 @@ async fn one_client_cannot_hold_all_streams_and_gets_them_back() {
         Env::system().clock.sleep(Duration::from_millis(10)).await;
     }
     panic!("the closed streams still count");
+}
+
+#[tokio::test]
+async fn a_name_server_that_floods_is_left_alone() {
+    let scope = Scope::root("flood");
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = udp.local_addr().unwrap();
+    scope.spawn("flood", async move {
+        let mut buffer = vec![0; 2000];
+        while let Ok((length, client)) = udp.recv_from(&mut buffer).await {
+            // The right reply, but larger than any client can ask for; then other people's.
+            let mut large =
+                Message::from_vec(&buffer[..length]).unwrap().into_response().to_vec().unwrap();
+            large.resize(5_000, 0);
+            udp.send_to(&large, client).await.unwrap();
+            large[0] ^= 1;
+            for _ in 0..200 {
+                udp.send_to(&large[..100], client).await.unwrap();
+            }
+        }
+    });
+    let server = server(1, vec![addr]).await;
+    assert_eq!(server.udp("known.").await.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(server.udp("web.").await.answers.len(), 1);
 }
 
 #[tokio::test]
