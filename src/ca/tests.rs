@@ -366,3 +366,10 @@ async fn a_removed_node_is_told_so() {
     assert!(error == removed || again == removed, "{error} / {again}");
     soon(channels.touch(manager.addr, Lane::Control)).await.unwrap();
 }
+
+#[test]
+fn who_is_removed_is_out_within_five_seconds() {
+    // A look every so often, and the longest that asking the leader takes.
+    let sweep = crate::transport::Limits::default().sweep;
+    assert!(sweep + READ_LIMIT <= Duration::from_secs(5));
+}

@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 
 use super::gate::{Gate, Peer, PeerIdentity, Roster, Standing};
 use super::slots::{Slot, Slots};
+use crate::domain::node::Role;
 use crate::env::{Env, Scope};
 use crate::identity::{Certificate, NodeIdentity, Requirement, SharedIdentity, explain};
 
@@ -232,16 +233,31 @@ impl Door {
         });
     }
 
-    /// Closes the connections of removed nodes, streams and all.
+    /// Closes the connections of nodes that were removed, and those that were opened as a manager
+    /// by a node that is none any more, streams and all.
     async fn sweep(&self) {
         loop {
             self.serving.env.clock.sleep(self.serving.limits.sweep).await;
-            for peer in self.members.keys() {
-                let standing = self.serving.roster.standing(peer, Requirement::Member).await;
-                if standing == Standing::Removed {
-                    tracing::info!(node = %peer.node, "closing connections of a removed node");
-                    self.members.evict(peer);
-                }
+            let peers = self.members.keys();
+            // All at once: a standing that only the leader knows holds up no other.
+            futures::future::join_all(peers.into_iter().map(|peer| self.review(peer))).await;
+        }
+    }
+
+    async fn review(&self, peer: NodeIdentity) {
+        let requirement = match peer.role {
+            Role::Worker => Requirement::Member,
+            Role::Manager => Requirement::Manager,
+        };
+        match self.serving.roster.standing(peer, requirement).await {
+            Standing::Good | Standing::Unknown => {}
+            Standing::Removed => {
+                tracing::info!(node = %peer.node, "closing connections of a removed node");
+                self.members.evict(peer);
+            }
+            Standing::Demoted => {
+                tracing::info!(node = %peer.node, "closing a former manager's connections");
+                self.members.evict(peer);
             }
         }
     }

@@ -98,3 +98,30 @@ async fn removal_ends_open_sessions() {
     }
     panic!("the node never learns that it was removed");
 }
+
+/// A manager's open stream, answered once.
+async fn open_stream(harness: &Harness, number: u8, role: Role) -> (GrpcLink, SessionLink) {
+    let link = harness.link(&harness.identity(number, role));
+    let mut session = soon(link.open(harness.addr)).await.unwrap();
+    session.outgoing.send(AgentMessage::default()).await.unwrap();
+    soon(session.incoming.recv()).await.unwrap().unwrap();
+    (link, session)
+}
+
+#[tokio::test]
+async fn what_a_demoted_manager_opened_as_a_manager_is_closed() {
+    let limits = Limits { sweep: Duration::from_millis(50), ..Limits::default() };
+    let harness = Harness::start(limits).await;
+    let (_link, mut session) = open_stream(&harness, 1, Role::Manager).await;
+    let (_other, mut bystander) = open_stream(&harness, 2, Role::Manager).await;
+    harness.roster.demoted.lock().unwrap().insert(node(1));
+    let last = soon(session.incoming.recv()).await;
+    assert!(matches!(last, Some(Err(LinkError::Closed { .. })) | None), "{last:?}");
+    // With its new certificate it is a worker like any other, whatever it was.
+    let (_again, mut worker) = open_stream(&harness, 1, Role::Worker).await;
+    harness.env.clock.sleep(Duration::from_millis(300)).await;
+    for session in [&mut worker, &mut bystander] {
+        session.outgoing.send(AgentMessage::default()).await.unwrap();
+        soon(session.incoming.recv()).await.unwrap().unwrap();
+    }
+}
