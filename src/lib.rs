@@ -44,3 +44,6 @@ pub mod runtime;
 pub mod state;
 pub mod transport;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

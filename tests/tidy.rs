@@ -48,6 +48,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("main", &["cli", "daemon"]),
+    // Tests of what comes from outside; they are compiled with the others only.
+    ("tests", &[]),
 ];
 
 /// Where a dependency may be named.
@@ -132,7 +134,7 @@ fn production(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Whether a file holds only tests (`foo/tests.rs`, `foo/tests/…`).
 fn is_tests(name: &str) -> bool {
-    name.ends_with("tests.rs") || name.contains("/tests/")
+    name.ends_with("tests.rs") || name.contains("/tests/") || name.starts_with("tests/")
 }
 
 fn report(problems: &[String]) {

@@ -15,6 +15,8 @@ pub mod archive;
 mod codec;
 mod error;
 mod floor;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod handle;
 mod inbound;
 mod link;

@@ -79,7 +79,7 @@ impl Template {
     /// When it is not one, or uses what is not supported.
     pub(crate) fn parse(text: &str) -> Parsed<Self> {
         let pieces = pieces(text)?;
-        let mut parser = Parser { pieces: pieces.into_iter() };
+        let mut parser = Parser { pieces: pieces.into_iter(), depth: 0 };
         let (nodes, end) = parser.block()?;
         match end {
             End::Text => Ok(Self(nodes)),
@@ -88,6 +88,10 @@ impl Template {
         }
     }
 }
+
+/// How deep blocks and parentheses may lie in one another: reading them is a recursion.
+const DEPTH_MAX: usize = 100;
+const TOO_DEEP: &str = "blocks or parentheses lie more than 100 deep in one another";
 
 fn pieces(text: &str) -> Parsed<Vec<Piece>> {
     let mut pieces = Vec::new();
@@ -138,6 +142,22 @@ fn action_end(inner: &str) -> Parsed<usize> {
 }
 
 fn tokens(action: &str) -> Parsed<Vec<Token>> {
+    let tokens = words(action)?;
+    let mut depth = 0usize;
+    for token in &tokens {
+        depth = match token {
+            Token::Open => depth + 1,
+            Token::Close => depth.saturating_sub(1),
+            _ => depth,
+        };
+        if depth > DEPTH_MAX {
+            return fail(TOO_DEEP);
+        }
+    }
+    Ok(tokens)
+}
+
+fn words(action: &str) -> Parsed<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = action.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -209,6 +229,8 @@ enum End {
 
 struct Parser {
     pieces: std::vec::IntoIter<Piece>,
+    /// Blocks that are open.
+    depth: usize,
 }
 
 impl Parser {
@@ -243,6 +265,10 @@ impl Parser {
     fn control(&mut self, keyword: &str, tokens: &[Token]) -> Parsed<Node> {
         let (names, tokens) = declared(tokens);
         let pipe = pipe(tokens)?;
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return fail(TOO_DEEP);
+        }
         let (body, end) = self.block()?;
         let otherwise = match end {
             End::Text => return fail(format!("{{{{{keyword}}}}} has no {{{{end}}}}")),
@@ -259,6 +285,7 @@ impl Parser {
                 _ => return fail("unexpected words after else"),
             },
         };
+        self.depth -= 1;
         match (keyword, names.as_slice()) {
             ("range", _) => Ok(Node::Range(names, pipe, body, otherwise)),
             ("if", []) => Ok(Node::If(pipe, body, otherwise)),
