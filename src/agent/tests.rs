@@ -1,5 +1,6 @@
 //! The agent against the model of the engine and a manager made of channels.
 
+mod guarded;
 mod world;
 
 use serde_json::{Value, json};

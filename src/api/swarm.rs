@@ -18,7 +18,7 @@ use super::{convert, keys};
 use crate::domain::cluster::{ClusterSpec, DATA_PATH_PORT, Orchestration};
 use crate::domain::node::Availability;
 use crate::domain::unlock::Rotation;
-use crate::domain::{Cluster, UnlockKey};
+use crate::domain::{Cluster, Format, UnlockKey};
 use crate::state::{Change, Expect, Object};
 
 /// How long `init` waits for the store that the daemon has announced.
@@ -209,7 +209,12 @@ pub(super) async fn update(
     Ok(StatusCode::OK.into_response())
 }
 
-fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Error> {
+pub(super) fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Error> {
+    // An older manager would keep the policy and hold nobody to it.
+    if spec.policy != cluster.spec.policy && !cluster.format.has(Format::POLICY) {
+        let text = "the policy can be changed when every manager runs a release that holds services to it: upgrade the others; ten minutes after the last one it can";
+        return Err(Error::rpc(Code::FailedPrecondition, text));
+    }
     spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))?;
     let rotation = |spec: &ClusterSpec| {
         let counter = spec.ca.extra.get("ForceRotate").and_then(Value::as_u64);

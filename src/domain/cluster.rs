@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::null_default;
 use super::secret::Sensitive;
-use super::{
-    Autolock, ClusterId, Extra, Format, Labels, Meta, Nanos, NetworkId, SpecPolicy,
-};
+use super::{Autolock, ClusterId, Extra, Format, Labels, Meta, Nanos, NetworkId, SpecPolicy};
 
 /// Most managers a cluster may have: more do not make it safer, only slower (Raft §5.3).
 pub const MANAGERS_MAX: usize = 7;

@@ -302,6 +302,7 @@ impl Story {
             lab.exec(1, &["sh", "-c", "ls /var/lib/swarm/raft*/snapshots | wc -l"]).out != "0"
         });
         lab.act(&["kill", "4", "daemon"]);
+        lab.act(&["start", "4", "daemon"]);
         lab.until("the worker is back", || lab.ready() == 4);
     }
 
@@ -318,7 +319,7 @@ impl Story {
             std::fs::read_dir(&cwd).unwrap().flatten().map(|it| it.file_name()).collect()
         };
         let before = listed();
-        assert!(lab.exec(1, &["kill", "-SEGV", &pid]).ok);
+        assert!(lab.exec(1, &["kill", "-ABRT", &pid]).ok);
         lab.until("the manager that crashed is locked", || {
             lab.try_swarm(1, &["info"]).out.contains("locked")
         });

@@ -76,6 +76,7 @@ fn hosts_are_given_away_to_nobody_whom_the_policies_do_not_permit() {
     let said = lab.try_swarm(1, &["policy", "deny", "docker-socket"]);
     assert!(said.ok && said.err.contains("socket: "), "{}", said.err);
     lab.act(&["kill", "1", "daemon"]);
+    lab.act(&["start", "1", "daemon"]);
     lab.until("the node is back", || lab.ready() == 1);
     lab.swarm(1, &["service", "update", "--detach", "--label-add", "a=b", "socket"]);
     let said = lab.try_swarm(1, &["service", "update", "--detach", "--env-add", "A=1", "socket"]);

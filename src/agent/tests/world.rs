@@ -74,6 +74,7 @@ pub(super) struct World {
     pub(super) env: Env,
     pub(super) dir: tempfile::TempDir,
     pub(super) engine: Arc<ModelRuntime>,
+    pub(super) guard: Guard,
 }
 
 /// One life of the agent.
@@ -97,6 +98,7 @@ impl World {
             env: Env::system(),
             dir: tempfile::tempdir().unwrap(),
             engine: Arc::new(ModelRuntime::new()),
+            guard: Guard::open(),
         }
     }
 
@@ -110,7 +112,7 @@ impl World {
             addr: "10.9.9.1".parse().unwrap(),
             managers: vec!["10.9.9.1:2377".parse().unwrap()],
             timing: Timing { drain: Duration::from_millis(20), ..Timing::DEFAULT },
-            guard: Guard::open(),
+            guard: self.guard.clone(),
         };
         let deps = Deps {
             env: self.env.clone(),

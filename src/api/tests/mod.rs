@@ -217,7 +217,7 @@ fn cluster(spec: ClusterSpec) -> Cluster {
         pool: AddressPool { base: Ipv4Addr::new(10, 0, 0, 0), prefix: 8, subnet_size: 16 },
         default_network: NetworkId::from_bytes(id(8)),
         data_path_port: 4789,
-        format: crate::domain::Format::FIRST,
+        format: crate::domain::Format::NEWEST,
         autolock: crate::domain::Autolock::default(),
     }
 }

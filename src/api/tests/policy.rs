@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::swarm;
 
 fn spec(name: &str, container: &Value, replicas: u64) -> Value {
     let mut spec = json!({"Name": name, "Mode": {"Replicated": {"Replicas": replicas}},
@@ -98,6 +99,18 @@ async fn clients_that_do_not_know_the_policy_keep_it() {
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
         assert!(refused.message().contains(field), "{refused:?}");
     }
+}
+
+#[test]
+fn a_policy_waits_for_the_oldest_manager() {
+    use crate::domain::{Format, SpecPolicy};
+    let policy = Some(SpecPolicy::everything());
+    let wish = ClusterSpec { policy, ..ClusterSpec::default() };
+    let at = |format| Cluster { format, ..cluster(ClusterSpec::default()) };
+    swarm::check_spec(&at(Format::POLICY), &wish).unwrap();
+    swarm::check_spec(&at(Format::FIRST), &ClusterSpec::default()).unwrap();
+    let refused = swarm::check_spec(&at(Format::FIRST), &wish).unwrap_err();
+    assert!(refused.message.contains("every manager"), "{refused}");
 }
 
 #[test]

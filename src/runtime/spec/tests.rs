@@ -367,3 +367,22 @@ fn wrong_templates_reject_the_task() {
         assert!(matches!(create_body(&plan), Err(Error::Permanent(_))), "{text}");
     }
 }
+
+#[test]
+fn each_reference_to_a_secret_has_a_file_of_its_own() {
+    let reference = |name: &str, mode: u32| {
+        json!({"SecretID": "0000000000000000000000001", "SecretName": "s",
+            "File": {"Name": name, "UID": "0", "GID": "0", "Mode": mode}})
+    };
+    let secrets = json!([reference("open", 0o444), reference("narrow", 0o400)]);
+    let plan = plan(json!({"Name": "web", "TaskTemplate": {"ContainerSpec":
+        {"Image": "a", "Secrets": secrets}}}));
+    let mounts = create_body(&plan).unwrap().host_config.unwrap().mounts.unwrap();
+    let source = |target: &str| {
+        let mount = mounts.iter().find(|it| it.target.as_deref() == Some(target)).unwrap();
+        mount.source.clone().unwrap()
+    };
+    let first = source("/run/secrets/open");
+    assert!(first.ends_with("/secrets/0000000000000000000000001"), "as earlier releases had it");
+    assert_eq!(source("/run/secrets/narrow"), format!("{first}.2"));
+}
