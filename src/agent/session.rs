@@ -17,7 +17,7 @@ use super::logs::Subscriptions;
 use crate::domain::assignment::AssignmentDiff;
 use crate::domain::node::{Description, Role};
 use crate::domain::{Format, NodeId, timing::Timing};
-use crate::env::{Env, Instant, Scope};
+use crate::env::{Env, Instant, Point, Scope};
 use crate::runtime::Runtime;
 use crate::transport::{LinkError, ManagerLink, SessionLink};
 use crate::wire::node::agent_message::Kind as ToManager;
@@ -327,6 +327,8 @@ impl Session<'_> {
         let news = known.diff(&next);
         if !news.is_empty() || news.to != known.position {
             board.write(Note::Diff(news)).await.map_err(Ended::Ledger)?;
+            let Env { faults, clock, .. } = &self.connector.env;
+            faults.pass(Point::AgentAfterLedger, &**clock).await;
             board.assignments.send_replace(Arc::new(next));
         }
         if complete {

@@ -11,7 +11,7 @@ use super::{READ_LIMIT, WRITE_LIMIT, not_read, not_written};
 use crate::domain::cluster::MANAGERS_MAX;
 use crate::domain::node::{Availability, Membership, NodeSpec, NodeStatus, Role};
 use crate::domain::{Cluster, Meta, Node, NodeId};
-use crate::env::Env;
+use crate::env::{Env, Point};
 use crate::identity::{IdentityError, NodeIdentity, authority, token};
 use crate::raft::{ProposeError, Store};
 use crate::state::{Change, Expect, Object, Rejection, State, View};
@@ -76,6 +76,7 @@ impl Issuer {
                 .map_err(|error| not_written(&error))?;
             tracing::info!(node = %id, %ip, role = role.as_str(), "node joined");
         }
+        self.env.faults.pass(Point::CaIssue, &*self.env.clock).await;
         Ok(reply(&self.store.view(), &cluster, identity, certificate))
     }
 

@@ -38,6 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
 use crate::env::{Env, Scope, SystemDevice, files};
+use crate::env::{Env, Failpoints, Faults, Scope, files};
 use settings::Settings;
 
 /// How long everything may take to end after a signal. Containers are never touched.
@@ -79,15 +80,26 @@ fn run(args: &DaemonArgs) -> anyhow::Result<()> {
         return executor.block_on(async { background::supervise(&settings, &Env::system()).await });
     }
     telemetry::crash_on_panic();
-    let outcome = executor.block_on(serve(settings));
+    let faults = faults(args)?;
+    let outcome = executor.block_on(serve(settings, faults));
     executor.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// What a test armed, if this is one.
+fn faults(args: &DaemonArgs) -> anyhow::Result<Faults> {
+    let Some(text) = &args.failpoints else { return Ok(Faults::NONE) };
+    let points = Failpoints::parse(text).context("SWARM_FAILPOINTS, which is for tests")?;
+    tracing::warn!(%points, "failpoints are armed: this daemon is under test and will fail on purpose");
+    Ok(Faults::armed(points))
 }
 
 /// The life of a node process.
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let device = Arc::new(SystemDevice::new(settings.raft_log));
     let env = Env { device, ..Env::system() };
+async fn serve(settings: Settings, faults: Faults) -> anyhow::Result<()> {
+    let env = Env { faults, ..Env::system() };
     let scope = Scope::root("node");
     files::private_dir(&settings.state_dir).with_context(|| {
         format!("cannot use the state directory {}", settings.state_dir.display())

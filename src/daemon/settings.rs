@@ -57,6 +57,9 @@ pub struct DaemonArgs {
     /// Run the daemon as a child and restart it when it fails (what --background starts)
     #[arg(long, hide = true)]
     pub supervise: bool,
+    /// For tests: where the daemon dies or stands still (`env::Failpoints`)
+    #[arg(long, env = "SWARM_FAILPOINTS", hide = true, value_name = "POINT=EFFECT;…")]
+    pub failpoints: Option<String>,
 }
 
 #[derive(Parser)]

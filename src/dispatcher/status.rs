@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::env::{Env, Scope};
+use crate::env::{Env, Point, Scope};
 use crate::raft::{ProposeError, Store};
 use crate::state::Change;
 
@@ -64,6 +64,7 @@ async fn propose_all(env: Env, store: Store, mut reports: mpsc::Receiver<Report>
             changes.extend(next.changes);
             answers.push((next.committed, next.number));
         }
+        env.faults.pass(Point::DispatcherCommit, &*env.clock).await;
         commit(&env, &store, changes).await;
         for (committed, number) in answers {
             committed.send_modify(|count| *count = number.max(*count));

@@ -1,5 +1,8 @@
-//! Faults put in on purpose, to prove that the tests would find them. Inert in production: nothing
-//! but a test can make any.
+//! Faults put in on purpose: bugs, to prove that the tests would find them, and points at which a
+//! real process dies or stands still. Inert in production: nothing but a test makes any.
+
+use super::Clock;
+use super::failpoints::{Failpoints, Point};
 
 /// A bug that somebody could make. Each must be found by a suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,24 +46,45 @@ impl Canary {
 }
 
 /// The faults of a process; none by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     canary: Option<Canary>,
+    points: Option<&'static Failpoints>,
 }
 
 impl Faults {
     /// No faults.
-    pub const NONE: Self = Self { canary: None };
+    pub const NONE: Self = Self { canary: None, points: None };
 
     /// One bug. For tests of the tests.
     #[must_use]
     pub const fn with(canary: Canary) -> Self {
-        Self { canary: Some(canary) }
+        Self { canary: Some(canary), points: None }
     }
 
     /// Whether a bug is to be made.
     #[must_use]
     pub fn has(self, canary: Canary) -> bool {
         self.canary == Some(canary)
+    }
+
+    /// Armed failpoints, counted for the life of the process.
+    #[must_use]
+    pub fn armed(points: Failpoints) -> Self {
+        Self { canary: None, points: Some(Box::leak(Box::new(points))) }
+    }
+
+    /// A failpoint in code that blocks.
+    pub fn hit(self, point: Point) {
+        if let Some(points) = self.points {
+            points.hit(point);
+        }
+    }
+
+    /// A failpoint in code that awaits.
+    pub async fn pass(self, point: Point, clock: &dyn Clock) {
+        if let Some(points) = self.points {
+            points.pass(point, clock).await;
+        }
     }
 }

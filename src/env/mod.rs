@@ -1,4 +1,4 @@
-//! The world behind small seams: time, chance, disk, routines, and bugs made on purpose.
+//! The world behind small seams: time, chance, disk, routines, and faults made on purpose.
 //!
 //! Everything above this folder takes what it needs of the world as an [`Env`], so that a simulation
 //! can replace it. This folder is the only one that reads clocks, draws randomness, spawns routines
@@ -12,6 +12,7 @@ mod clock;
 mod device;
 pub mod disk;
 mod entropy;
+mod failpoints;
 mod faults;
 pub mod files;
 mod scope;
@@ -21,6 +22,7 @@ pub mod segments;
 pub use clock::{Clock, Instant, SystemClock};
 pub use device::{Device, Slots, SystemDevice};
 pub use entropy::{Entropy, OsEntropy};
+pub use failpoints::{Failpoints, Point};
 pub use faults::{Canary, Faults};
 pub use scope::{Pace, Scope};
 

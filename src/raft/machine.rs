@@ -21,7 +21,7 @@ use super::snapshots::Snapshots;
 use super::store::EVENTS_KEPT;
 use super::types::{Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::domain::{Format, Timestamp};
-use crate::env::{Canary, Env, Scope};
+use crate::env::{Canary, Env, Point, Scope};
 use crate::state::{self, Command, Event, EventKind, Object, State, View};
 
 /// The state machine. Cheap to clone.
@@ -146,6 +146,11 @@ impl Machine {
         self.blocking(move || snapshots.write(index, &content)).await
     }
 
+    async fn pass(&self, point: Point) {
+        let Env { faults, clock, .. } = &self.inner.env;
+        faults.pass(point, &**clock).await;
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -165,6 +170,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         let content = self
             .blocking(move || codec::encode_snapshot(&head, &state).map_err(io::Error::other))
             .await?;
+        self.pass(Point::RaftSnapshot).await;
         let index = meta.last_log_id.map_or(0, |id| id.index);
         self.save(index, content.clone()).await?;
         Ok(Snapshot { meta, snapshot: content })
@@ -212,6 +218,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "another snapshot was sent"));
         }
         self.save(meta.last_log_id.map_or(0, |id| id.index), snapshot).await?;
+        self.pass(Point::RaftInstall).await;
         let (view, before) = {
             let mut applied = self.applied();
             let before = std::mem::replace(

@@ -18,7 +18,7 @@ use super::space::Space;
 use super::store::ProposeError;
 use super::types::{Batch, Outcomes, Raft, TypeConfig};
 use crate::domain::{Format, RaftId, RequestId, Revision, Timestamp};
-use crate::env::{Env, Instant};
+use crate::env::{Env, Instant, Point};
 use crate::state::{Change, Command, Object, Rejection};
 use crate::wire::types;
 
@@ -139,6 +139,8 @@ impl Proposer {
         let batch = Batch { format: self.format(&commands), commands: Arc::new(commands) };
         // The term that stamped the time, and that the plans were made for, must be the entry's.
         let leader = Leader { term: current, node_id: self.me.0 };
+        let Env { faults, clock, .. } = &self.env;
+        faults.pass(Point::ProposerBefore, &**clock).await;
         let written = match self.write(batch, leader).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -148,6 +150,7 @@ impl Proposer {
                 return;
             }
         };
+        faults.pass(Point::ProposerAfter, &**clock).await;
         for (answer, outcome) in answers.into_iter().zip(written.0) {
             answer.send(outcome.map_err(ProposeError::from)).ok();
         }

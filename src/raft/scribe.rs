@@ -22,7 +22,7 @@ use super::log::{Place, Shared};
 use super::record::{self, Broken, Chain, Sealer};
 use super::types::{LogId, TypeConfig, Vote};
 use crate::env::disk::LogDisk;
-use crate::env::{Canary, Device, Env, Faults};
+use crate::env::{Canary, Device, Env, Faults, Point};
 
 /// What the log asks of its thread.
 pub(super) enum Job {
@@ -126,8 +126,12 @@ impl Scribe {
         if self.faults.has(Canary::AckBeforeBarrier) && answers.iter().all(is_append) {
             return Ok(());
         }
+        self.faults.hit(Point::RaftBeforeBarrier);
         self.disk.barrier()?;
-        self.file.write(&mut self.floor)
+        self.faults.hit(Point::RaftBeforeFloor);
+        self.file.write(&mut self.floor)?;
+        self.faults.hit(Point::RaftAfterFloor);
+        Ok(())
     }
 
     fn write(&mut self, job: Job) -> io::Result<Option<Answer>> {
@@ -139,6 +143,7 @@ impl Scribe {
                 Ok(Some(Answer::Done(done)))
             }
             Job::Append { entries, done } => {
+                self.faults.hit(Point::RaftBeforeAppend);
                 let mut records = Vec::new();
                 for (stamp, encoded) in entries {
                     let (cut, chain) = self.sealer.write(&self.chain, stamp, &encoded);
@@ -148,10 +153,12 @@ impl Scribe {
                     self.floor.chain = chain;
                 }
                 self.disk.append(records)?;
+                self.faults.hit(Point::RaftAfterAppend);
                 Ok(Some(Answer::Appended(done)))
             }
             Job::Vote { vote, done } => {
                 self.disk.put_meta(VOTE, encode(&vote)?)?;
+                self.faults.hit(Point::RaftVote);
                 self.floor.vote = Some(parts(&vote));
                 Ok(Some(Answer::Done(done)))
             }
@@ -160,6 +167,7 @@ impl Scribe {
                 self.floor.last = last.map(Stamp::from);
                 self.floor.chain = self.chain;
                 self.file.write(&mut self.floor)?;
+                self.faults.hit(Point::RaftTruncate);
                 self.disk.truncate_after(last.map(|id| id.index))?;
                 Ok(Some(Answer::Done(done)))
             }
@@ -192,6 +200,7 @@ impl Scribe {
         self.purged = Some(purged);
         self.disk.put_meta(PURGED, encode(&purged)?)?;
         self.disk.barrier()?;
+        self.faults.hit(Point::RaftPurge);
         self.disk.purge_to(upto.index)
     }
 

@@ -7,6 +7,7 @@ use super::{Runner, UNHEALTHY};
 use crate::agent::step::Seen;
 use crate::agent::worker::Wanted;
 use crate::domain::TaskState;
+use crate::env::{Env, Point};
 use crate::runtime::{Container, ContainerPlan, Error, NodeFacts, Phase};
 
 /// A pull that takes longer has failed; the manager tries again, perhaps elsewhere.
@@ -22,6 +23,9 @@ impl Runner {
         };
         match found {
             Ok(container) => {
+                if self.container.is_none() && self.seen == Seen::Unknown {
+                    self.pass(Point::AgentAdopt).await;
+                }
                 self.seen = Seen::Present(container.phase);
                 self.container = Some(container);
                 self.clear_error().await;
@@ -88,12 +92,14 @@ impl Runner {
         if let Err(error) = self.permit(&plan).await {
             return self.trouble(error).await;
         }
+        self.pass(Point::AgentBeforeCreate).await;
         let created = {
             let _permit = tools.starts.acquire().await;
             self.attend(tools.runtime.create(&plan)).await
         };
         match created {
             Ok(id) => {
+                self.pass(Point::AgentAfterCreate).await;
                 self.seen = Seen::Present(Phase::Created);
                 self.container = Some(Container {
                     id,
@@ -128,6 +134,7 @@ impl Runner {
         };
         match started {
             Ok(()) => {
+                self.pass(Point::AgentAfterStart).await;
                 self.seen = Seen::Unknown;
                 self.progressed();
             }
@@ -179,12 +186,18 @@ impl Runner {
         };
         match removed {
             Ok(()) => {
+                self.pass(Point::AgentAfterRemove).await;
                 self.seen = Seen::Absent;
                 self.container = None;
                 self.remove_files().await;
             }
             Err(error) => self.trouble(error).await,
         }
+    }
+
+    async fn pass(&self, point: Point) {
+        let Env { faults, clock, .. } = &self.tools.env;
+        faults.pass(point, &**clock).await;
     }
 
     pub(super) async fn remove_files(&mut self) {
