@@ -24,6 +24,8 @@ use crate::state::{Change, Expect, Object, State as Replicated};
 /// How long a create waits for a service of the same name that is being removed: Docker's default
 /// stop grace of 10 s, with room.
 const REMOVAL_WAIT: Duration = Duration::from_secs(15);
+/// Attempts to remove a service that keeps being updated.
+const REMOVE_ATTEMPTS: u32 = 8;
 
 /// `GET /services`.
 pub(super) async fn list(State(ctx): State<Ctx>, ask: Ask) -> Result<Response, Error> {
@@ -251,11 +253,17 @@ pub(super) async fn remove(
     Path(text): Path<String>,
     ask: Ask,
 ) -> Result<Response, Error> {
-    let read = ctx.read_to_change().await?;
-    let service = lookup::service(&read.view, &text)?;
-    let gone = Service { removing: true, ..(**service).clone() };
-    let expect = Expect::SpecAt(service.meta.spec_revision);
-    let change = Change::Put { object: Object::Service(Arc::new(gone)), expect };
-    ctx.propose(&read.store, &ask, vec![change]).await?;
-    Ok(StatusCode::OK.into_response())
+    for attempt in 1.. {
+        let read = ctx.read_to_change().await?;
+        let service = lookup::service(&read.view, &text)?;
+        let gone = Service { removing: true, ..(**service).clone() };
+        let expect = Expect::SpecAt(service.meta.spec_revision);
+        let change = Change::Put { object: Object::Service(Arc::new(gone)), expect };
+        match ctx.propose(&read.store, &ask, vec![change]).await {
+            // Somebody updated it in between: it shall go all the same.
+            Err(error) if attempt < REMOVE_ATTEMPTS && error.is_out_of_sequence() => {}
+            outcome => return outcome.map(|_| StatusCode::OK.into_response()),
+        }
+    }
+    Err(Error::rpc(Code::Unknown, "update out of sequence"))
 }
