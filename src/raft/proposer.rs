@@ -220,6 +220,9 @@ impl Stamps {
         let expected = self.wall.after(at.since(self.at));
         let step = wall.since(expected).max(expected.since(wall));
         if step <= STEP_MAX {
+            if self.is_alarmed {
+                tracing::info!("the clock of this machine agrees with cluster time again");
+            }
             self.is_alarmed = false;
             self.wall = wall.max(self.wall).max(applied);
         } else {
