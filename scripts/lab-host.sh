@@ -18,9 +18,15 @@ else
     mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || rmdir /sys/fs/cgroup/systemd
 fi
 mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mkdir -p /run/lock /run/docker /run/swarm /etc/docker /var/lib/docker /var/lib/swarm
 mount --bind "$dir/docker" /var/lib/docker
 mount --bind "$dir/swarm" /var/lib/swarm
+if [ -n "${LAB_DISK:-}" ]; then
+    # A disk of its own for the daemon, that can be filled: a loop device where there are any, memory elsewhere.
+    [ -e "$dir/disk" ] || { truncate -s "$LAB_DISK" "$dir/disk"; mkfs.ext4 -q -m 0 "$dir/disk"; }
+    mount -o loop "$dir/disk" /var/lib/swarm || mount -t tmpfs -o "size=$LAB_DISK" tmpfs /var/lib/swarm
+fi
 ln -s "$dir/sock/swarm.sock" /run/swarm/swarm.sock   # /run is a tmpfs: secrets of tasks never reach the disk
 : >"$dir/empty"; mount --bind "$dir/empty" /etc/resolv.conf 2>/dev/null || true
 sysctl -qw net.ipv4.ip_forward=1
@@ -38,9 +44,22 @@ keep() { # name stop-file log command…
         sleep 0.1
     done
 }
+swarm_daemon() {
+    # Failpoints are for one life of the daemon.
+    if [ -e "$dir/failpoints" ]; then
+        SWARM_FAILPOINTS=$(cat "$dir/failpoints"); rm "$dir/failpoints"; export SWARM_FAILPOINTS
+    fi
+    if [ -n "${LAB_CLOCK:-}" ]; then
+        # The wall clock alone: what waits goes by the monotonic clock.
+        [ -e "$dir/clock" ] || echo "+0" >"$dir/clock"
+        rm -f /dev/shm/*faketime*   # of lives that ended without a word
+        export LD_PRELOAD=$LAB_CLOCK FAKETIME_TIMESTAMP_FILE=$dir/clock FAKETIME_CACHE_DURATION=1
+        export FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1
+    fi
+    exec "$SWARM_BIN" daemon --engine /run/docker.sock --socket "$dir/sock/swarm.sock"
+}
 keep dockerd stop-dockerd "$dir/dockerd.log" dockerd --data-root /var/lib/docker --exec-root /run/docker \
     --pidfile /run/docker.pid -H unix:///run/docker.sock -H "unix://$dir/sock/docker.sock" \
     --cgroup-parent "/$cgroup" --default-address-pool base=172.31.0.0/16,size=24 ${LAB_DOCKERD---live-restore} &
-keep swarm stop-daemon "$dir/swarm.log" "$SWARM_BIN" daemon --engine /run/docker.sock \
-    --socket "$dir/sock/swarm.sock" &
+keep swarm stop-daemon "$dir/swarm.log" swarm_daemon &
 wait'

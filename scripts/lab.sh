@@ -9,7 +9,18 @@
 #   lab.sh start K [WHAT]        bring back what was killed (host, daemon, dockerd)
 #   lab.sh cut K | mend K        take the link of host K down | up
 #   lab.sh partition A B         drop everything between hosts A and B, both ways
-#   lab.sh heal                  end all partitions
+#   lab.sh oneway A B            drop everything from host A to host B
+#   lab.sh isolate K             drop everything between host K and all others; its link stays up
+#   lab.sh loss K PERCENT        drop so many frames from and to host K, at random
+#   lab.sh delay K MS [JITTER]   hold up every frame from and to host K by MS and up to JITTER milliseconds more
+#   lab.sh heal                  end all partitions, loss and delay
+#   lab.sh clock K SECONDS       put the wall clock of host K's daemon ahead (or back, if negative); 0: right again
+#   lab.sh pause K [WHAT]        stop the process (SIGSTOP): daemon (default) or dockerd
+#   lab.sh resume K [WHAT]       let it go on
+#   lab.sh failpoint K TEXT      kill host K's daemon; its next life has SWARM_FAILPOINTS=TEXT (docs/TESTING.md)
+#   lab.sh files K N             let host K's daemon open N files at most; without N: as many as before
+#   lab.sh fill K [MIB]          fill the disk of host K's daemon but for MIB (0); needs LAB_DISK
+#   lab.sh empty K               make room again
 #   lab.sh ip K                  the address of host K
 #   lab.sh log K [WHAT]          the log of host K: swarm (default) or dockerd
 #   lab.sh load K TAR NAME       import a root file system as image NAME into host K
@@ -17,7 +28,7 @@
 #
 # Environment: LAB_STATE (where hosts keep their disks; default /var/tmp/swarm-lab), SWARM_BIN (the binary), LAB_NAME (prefix
 # of namespaces, so that several labs can stand side by side; default swl), LAB_DOCKERD (flags of the engines in place of
-# --live-restore).
+# --live-restore), LAB_DISK (size of a disk for each daemon, such as 400M), LAB_CLOCK=1 (clocks can be set: libfaketime).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
@@ -76,6 +87,11 @@ host_up() {
     rm -f "$d"/sock/* "$d/pid" "$d/stop-dockerd" "$d/stop-daemon"
     SWARM_BIN=$(binary)
     export SWARM_BIN
+    if [ -n "${LAB_CLOCK:-}" ]; then
+        LAB_CLOCK=$(ls /usr/lib/*/faketime/libfaketimeMT.so.1 2>/dev/null | head -1)
+        [ -n "$LAB_CLOCK" ] || fail "clocks cannot be set: apt-get install libfaketime"
+        export LAB_CLOCK
+    fi
     ip netns exec "$h" unshare --mount --pid --fork --uts --ipc --kill-child --propagation private \
         "$here/lab-host.sh" "host-$k" "$h" "$d" >"$d/dockerd.log" 2>&1 </dev/null &
     up=$!
@@ -131,12 +147,67 @@ cluster_up() {
     inside 1 "$SWARM" node ls
 }
 
+# Rules of the switch. A host that is held up hangs on it by another port.
+drop() { # from to [match]
+    local from="" to=""
+    [ "$1" = any ] || from="iifname { \"h$1\", \"d${1}a\" }"
+    [ "$2" = any ] || to="oifname { \"h$2\", \"d${2}a\" }"
+    ip netns exec "$UL" nft -f - <<NFT
+table bridge lab { chain cut { type filter hook forward priority 0; }; }
+add rule bridge lab cut $from $to ${3:-} drop
+NFT
+}
+
+# No netem in many kernels: frames go through a program of ours.
+delay() {
+    local k=$1 dir=$LAB_STATE relay h
+    relay() { ip netns exec "$UL" python3 "$here/lab-delay.py" "$@"; }
+    undelay "$k"
+    ip -n "$UL" link add "d${k}a" type veth peer name "d${k}b"
+    relay plain "h$k" "d${k}a" "d${k}b"
+    for h in $(ip netns list | grep -o "^$LAB_NAME-h[0-9]*"); do
+        ip netns exec "$h" python3 "$here/lab-delay.py" plain eth0 &
+    done
+    wait
+    # From here on as fast as may be: the host is off the switch until the relay runs.
+    ip -n "$UL" link set "d${k}a" master sw0 up
+    ip -n "$UL" link set "d${k}b" up
+    ip -n "$UL" link set "h$k" nomaster
+    setsid ip netns exec "$UL" python3 "$here/lab-delay.py" relay "h$k" "d${k}b" "$2" "${3:-0}" \
+        >"$dir/delay-$k.log" 2>&1 </dev/null &
+    echo $! >"$dir/delay-$k.pid"
+}
+
+undelay() {
+    local k=$1 file=$LAB_STATE/delay-$1.pid
+    [ -e "$file" ] || return 0
+    kill "$(cat "$file")" 2>/dev/null || true
+    rm -f "$file"
+    ip -n "$UL" link del "d${k}a" 2>/dev/null || true
+    ip -n "$UL" link set "h$k" master sw0 2>/dev/null || true
+}
+
+heal() {
+    local file k
+    ip netns exec "$UL" nft delete table bridge lab 2>/dev/null || true
+    for file in "$LAB_STATE"/delay-*.pid; do
+        [ -e "$file" ] || continue
+        k=${file##*delay-}; undelay "${k%.pid}"
+    done
+}
+
+process_signal() { # host what signal
+    local process; process=$(process_of "$2")
+    inside "$1" sh -c "kill -$3 \$(cat /run/lab-$process.pid)"
+}
+
 process_of() {
     case "$1" in daemon) echo swarm ;; dockerd) echo dockerd ;; *) fail "what is a '$1'? host, daemon or dockerd" ;; esac
 }
 
 down() {
     local d
+    heal
     for d in "$LAB_STATE/$LAB_NAME"-h*; do
         [ -d "$d" ] && host_off "${d##*-h}"
     done
@@ -158,7 +229,7 @@ kill)
     case "${2:-host}" in
     host) host_kill "$k" ;;
     *) process=$(process_of "$2"); d=$LAB_STATE/$(name "$k"); touch "$d/stop-$2"
-       inside "$k" sh -c "kill -9 \$(cat /run/lab-$process.pid)" ;;
+       inside "$k" sh -c "kill -9 \$(cat /run/lab-$process.pid) 2>/dev/null || :" ;;
     esac ;;
 stop) host_off "${1:?which host?}" ;;
 start)
@@ -169,17 +240,43 @@ start)
     esac ;;
 cut) ip -n "$UL" link set "h${1:?which host?}" down ;;
 mend) ip -n "$UL" link set "h${1:?which host?}" up ;;
-partition)
-    ip netns exec "$UL" nft -f - <<NFT
-table bridge lab { chain cut { type filter hook forward priority 0; }; }
-add rule bridge lab cut iifname "h${1:?which hosts?}" oifname "h${2:?which hosts?}" drop
-add rule bridge lab cut iifname "h$2" oifname "h$1" drop
-NFT
-    ;;
-heal) ip netns exec "$UL" nft delete table bridge lab 2>/dev/null || true ;;
+partition) drop "${1:?which hosts?}" "${2:?which hosts?}"; drop "$2" "$1" ;;
+oneway) drop "${1:?which hosts?}" "${2:?which hosts?}" ;;
+isolate) drop "${1:?which host?}" any; drop any "$1" ;;
+loss)
+    some="numgen random mod 100 < ${2:?how many in a hundred?}"
+    drop "${1:?which host?}" any "$some"; drop any "$1" "$some" ;;
+delay) delay "${1:?which host?}" "${2:?how many milliseconds?}" "${3:-0}" ;;
+heal) heal ;;
+clock)
+    # Replaced in one step: the daemon reads it once a second.
+    file=$LAB_STATE/$(name "${1:?which host?}")/clock
+    [ -e "$file" ] || fail "host $1 goes by the machine's clock: start the lab with LAB_CLOCK=1"
+    printf '%+d\n' "${2:?how many seconds?}" >"$file.new"; mv "$file.new" "$file" ;;
+pause) process_signal "${1:?which host?}" "${2:-daemon}" STOP ;;
+resume) process_signal "${1:?which host?}" "${2:-daemon}" CONT ;;
+failpoint)
+    file=$LAB_STATE/$(name "${1:?which host?}")/failpoints
+    echo "${2:?which failpoints?}" >"$file"
+    # A daemon that began a moment ago may have missed the file, and one that just died needs no killing.
+    for _ in 1 2 3 4 5; do
+        inside "$1" sh -c "kill -9 \$(cat /run/lab-swarm.pid) 2>/dev/null || :"
+        for _ in $(seq 40); do [ -e "$file" ] || exit 0; sleep 0.05; done
+    done
+    fail "host $1: no daemon took the failpoints" ;;
+files)
+    inside "${1:?which host?}" sh -c "pid=\$(cat /run/lab-swarm.pid); most=${2:-}; \
+        [ \"\$most\" ] || most=\$(awk '/open files/ {print \$5}' /proc/\$pid/limits); prlimit --pid \$pid --nofile=\$most:" ;;
+fill)
+    [ "$(inside "${1:?which host?}" stat -f -c %b /var/lib/swarm)" != "$(stat -f -c %b "$LAB_STATE")" ] ||
+        fail "the disk of host $1 is the machine's: start the lab with LAB_DISK=400M"
+    inside "$1" sh -c "free=\$(( \$(stat -f -c '%a * %S' /var/lib/swarm) / 1048576 - ${2:-0} ))
+        [ \$free -le 0 ] || fallocate -l \${free}M /var/lib/swarm/filler-\$\$
+        [ ${2:-0} != 0 ] || cat /dev/zero >/var/lib/swarm/filler-last-\$\$ 2>/dev/null; :" ;;
+empty) inside "${1:?which host?}" sh -c "rm -f /var/lib/swarm/filler-*" ;;
 ip) echo "10.99.0.${1:?which host?}" ;;
 log) cat "$LAB_STATE/$(name "${1:?which host?}")/${2:-swarm}.log" ;;
 load) docker -H "unix://$LAB_STATE/$(name "${1:?which host?}")/sock/docker.sock" import "${2:?tar?}" "${3:?name?}" ;;
 down) down ;;
-*) sed -n '2,20s/^# \{0,1\}//p' "$0"; [ "$command" = help ] || exit 2 ;;
+*) sed -n '2,31s/^# \{0,1\}//p' "$0"; [ "$command" = help ] || exit 2 ;;
 esac

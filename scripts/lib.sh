@@ -12,6 +12,8 @@ install_tools() {
     command -v nsenter >/dev/null || missing+=(util-linux)
     command -v sysctl >/dev/null || missing+=(procps)
     command -v curl >/dev/null || missing+=(curl)
+    command -v python3 >/dev/null || missing+=(python3-minimal)
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing+=(libfaketime)
     command -v cc >/dev/null || missing+=(gcc)
     command -v fusermount3 >/dev/null || missing+=(fuse3)
     { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || missing+=(busybox-static)

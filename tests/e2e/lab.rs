@@ -1,5 +1,6 @@
 //! A lab of hosts, and what tests ask of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
@@ -20,6 +21,15 @@ pub(crate) struct Said {
     pub(crate) ok: bool,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+/// A container of a task: its process, its begin, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) pid: String,
+    pub(crate) started: String,
+    pub(crate) task: String,
+    pub(crate) service: String,
 }
 
 impl From<Output> for Said {
@@ -81,6 +91,13 @@ impl Lab {
         let mut command = script("lab.sh");
         command.args(["hosts", &hosts.to_string()]).envs(environment.iter().copied());
         let made: Said = command.output().unwrap().into();
+    /// The same, with variables for `lab.sh`.
+    pub(crate) fn hosts_with(hosts: usize, variables: &[(&str, &str)]) -> Self {
+        // What an interrupted run left behind goes first.
+        lab(&["down"]);
+        let mut made = script("lab.sh");
+        made.args(["hosts", &hosts.to_string()]).envs(variables.iter().copied());
+        let made = Said::from(made.output().unwrap());
         assert!(made.ok, "lab: {} {}", made.out, made.err);
         let lab = Self { hosts };
         lab.load_image();
@@ -99,6 +116,9 @@ impl Lab {
         environment: &[(&str, &str)],
     ) -> Self {
         let lab = Self::hosts_with(hosts, environment);
+    /// The same, with variables for `lab.sh`.
+    pub(crate) fn cluster_with(hosts: usize, managers: usize, with: &[(&str, &str)]) -> Self {
+        let lab = Self::hosts_with(hosts, with);
         lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
         for host in 2..=hosts {
             lab.join(host, if host <= managers { "manager" } else { "worker" });
@@ -246,6 +266,28 @@ impl Lab {
     /// All containers of a service on the hosts.
     pub(crate) fn all_containers(&self, hosts: &[usize], service: &str) -> Vec<(String, String)> {
         hosts.iter().flat_map(|host| self.containers(*host, service)).collect()
+    }
+
+    /// Every container of a task on hosts 1..=n, by its id, whether it runs or not.
+    pub(crate) fn lives(&self, hosts: usize) -> BTreeMap<String, Life> {
+        let label = |name| format!("{{{{index .Config.Labels \"com.docker.swarm.{name}\"}}}}");
+        let (task, service) = (label("task.id"), label("service.name"));
+        let line = format!(
+            "D='docker -H unix:///run/docker.sock'; ids=$($D ps --all --quiet --no-trunc --filter \
+             label=com.docker.swarm.task.id); [ -z \"$ids\" ] || $D inspect --format \
+             '{{{{.Id}}}} {{{{.State.Pid}}}} {{{{.State.StartedAt}}}} {task} {service}' $ids"
+        );
+        let mut lives = BTreeMap::new();
+        for host in 1..=hosts {
+            let said = self.exec(host, &["sh", "-c", &line]);
+            for line in said.out.lines() {
+                let mut words = line.split(' ').map(ToOwned::to_owned);
+                let mut next = || words.next().unwrap_or_default();
+                let (id, pid, started) = (next(), next(), next());
+                lives.insert(id, Life { pid, started, task: next(), service: next() });
+            }
+        }
+        lives
     }
 
     /// Addresses of running tasks of a service, by their containers on the hosts.
