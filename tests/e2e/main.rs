@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod canary;
+mod chaos;
 mod clients;
 mod disk;
+mod drills;
 mod engine;
 mod faults;
 mod flood;
