@@ -81,7 +81,9 @@ impl Connector {
             for addr in self.order() {
                 let begun = self.env.clock.instant();
                 let ended = self.session(addr).await;
-                self.board.connected.send_replace(None);
+                if self.board.connected.send_replace(None).is_some() {
+                    self.env.meters.agent_sessions_lost.up();
+                }
                 let lasted = self.env.clock.instant().since(begun);
                 removed = matches!(ended, Ended::Link(LinkError::Removed));
                 self.board

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::domain::timing::Timing;
 use crate::domain::{Format, NodeId, Revision, SessionId};
-use crate::env::{Env, Instant, Scope};
+use crate::env::{Ended, Env, Instant, Scope};
 use crate::leader::{Leases, Renewal};
 
 /// A closed session is told for this many lease times, so that a new leader hears of it, too.
@@ -46,6 +46,10 @@ impl Inner {
         // The map is whole after every operation, so a panic of another holder does no harm.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn count(&self, table: &BTreeMap<NodeId, Beat>) {
+        self.env.meters.sessions.set(table.values().filter(|beat| !beat.closed).count());
+    }
 }
 
 impl Beats {
@@ -54,7 +58,11 @@ impl Beats {
     pub(crate) fn open(&self, node: NodeId, session: SessionId, format: Format) {
         let heard_at = self.inner.env.clock.instant();
         let beat = Beat { session, heard_at, applied: Revision(0), closed: false, format };
-        self.inner.table().insert(node, beat);
+        let mut table = self.inner.table();
+        table.insert(node, beat);
+        self.inner.env.meters.sessions_opened.up();
+        self.inner.count(&table);
+        drop(table);
         self.inner.news.notify_one();
     }
 
@@ -70,9 +78,10 @@ impl Beats {
 
     /// A session has ended.
     pub(crate) fn close(&self, node: NodeId, session: SessionId) {
-        if let Some(beat) = self.inner.table().get_mut(&node).filter(|beat| beat.session == session)
-        {
+        let mut table = self.inner.table();
+        if let Some(beat) = table.get_mut(&node).filter(|beat| beat.session == session) {
             beat.closed = true;
+            self.inner.count(&table);
             self.inner.news.notify_one();
         }
     }
@@ -117,8 +126,14 @@ async fn tell(env: Env, timing: Timing, leases: Leases, beats: Beats, led: watch
         let kept = timing.lease * CLOSED_KEPT_LEASES;
         beats.inner.table().retain(|_, beat| !beat.closed || now.since(beat.heard_at) < kept);
         match leases.send(&beats.batch(now)).await {
-            Ok(()) => taken_at = env.clock.instant(),
-            Err(error) => tracing::debug!(%error, "leases not taken"),
+            Ok(()) => {
+                env.meters.lease_batches.of(Ended::Well).up();
+                taken_at = env.clock.instant();
+            }
+            Err(error) => {
+                env.meters.lease_batches.of(Ended::Badly).up();
+                tracing::debug!(%error, "leases not taken");
+            }
         }
         let is_led = env.clock.instant().since(taken_at) < timing.leaderless_max;
         led.send_if_modified(|was| std::mem::replace(was, is_led) != is_led);

@@ -180,6 +180,7 @@ impl Session {
 
     async fn report(&mut self, changes: Vec<Change>) {
         self.reports += 1;
+        self.shared.env.meters.reports.up();
         let report = Report { changes, committed: self.committed.clone(), number: self.reports };
         self.shared.reports.push(report).await;
     }
@@ -270,6 +271,7 @@ impl Session {
         };
         if !diff.is_empty() {
             self.send(ToAgent::Assignments((&diff).into())).await?;
+            self.shared.env.meters.assignments_sent.up();
             self.sent = Some(next);
         }
         if acked > self.acked {

@@ -13,7 +13,7 @@ use super::answer::{Decision, Transport, decide, failure};
 use super::limits::{Rate, Work};
 use super::upstream::Upstream;
 use super::zone::Zone;
-use crate::env::{Env, Scope};
+use crate::env::{Env, Instant, Named, Scope};
 
 /// Queries that wait for upstream, of all clients together.
 const FORWARDS_MAX: usize = 1024;
@@ -66,16 +66,35 @@ impl Shared {
     }
 
     fn decide(&self, client: IpAddr, query: &[u8], transport: Transport) -> Decision {
-        decide(&self.zone.load(), client, query, transport, self.env.entropy.number())
+        let began = self.env.clock.instant();
+        let number = self.env.entropy.number();
+        let decision = decide(&self.zone.load(), client, query, transport, number);
+        match decision {
+            Decision::Reply(_) => self.count(Named::Own, began),
+            Decision::Ignore => self.count(Named::Ignored, began),
+            Decision::Forward => {}
+        }
+        decision
     }
 
     /// What upstream says, or that it says nothing.
     async fn forward(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let zone = self.zone.load_full();
+        let began = self.env.clock.instant();
         match self.upstream.ask(query, transport, |addr| zone.is_own(addr)).await {
-            Some(reply) => Some(reply),
-            None => fail(query),
+            Some(reply) => {
+                self.count(Named::Upstream, began);
+                Some(reply)
+            }
+            None => {
+                self.count(Named::Failed, began);
+                fail(query)
+            }
         }
+    }
+
+    fn count(&self, named: Named, began: Instant) {
+        self.env.meters.dns.of(named).took(self.env.clock.instant().since(began));
     }
 }
 
@@ -109,6 +128,11 @@ pub(super) async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
             Decision::Ignore => None,
             Decision::Forward => match shared.limits.forwards.take(client.ip()) {
                 None => fail(query),
+            Decision::Forward => match Permit::take(&shared, client.ip()) {
+                None => {
+                    shared.count(Named::Failed, shared.env.clock.instant());
+                    fail(query)
+                }
                 Some(permit) => {
                     let (socket, query) = (Arc::clone(&socket), query.to_vec());
                     let asker = Arc::clone(&shared);

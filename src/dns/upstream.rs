@@ -68,8 +68,14 @@ impl Upstream {
                 // SERVFAIL, NOTIMP, REFUSED.
                 Ok(Ok(reply)) if matches!(reply[3] & 0x0f, 2 | 4 | 5) => refusal = Some(reply),
                 Ok(Ok(reply)) => return Some(reply),
-                Ok(Err(error)) => tracing::debug!(%server, %error, "name server"),
-                Err(_) => tracing::debug!(%server, "name server does not answer"),
+                Ok(Err(error)) => {
+                    self.env.meters.dns_upstream_failures.up();
+                    tracing::debug!(%server, %error, "name server");
+                }
+                Err(_) => {
+                    self.env.meters.dns_upstream_failures.up();
+                    tracing::debug!(%server, "name server does not answer");
+                }
             }
         }
         refusal

@@ -15,6 +15,8 @@ mod entropy;
 mod failpoints;
 mod faults;
 pub mod files;
+mod meters;
+pub mod process;
 mod scope;
 pub mod seal;
 pub mod segments;
@@ -24,6 +26,10 @@ pub use device::{Device, Slots, SystemDevice};
 pub use entropy::{Entropy, OsEntropy};
 pub use failpoints::{Failpoints, Point};
 pub use faults::{Canary, Faults};
+pub use meters::{
+    Answered, Counter, Ended, EngineAct, Family, Gauge, Histogram, Label, Meters, Named, Page,
+    Proposed, Turn, Wanted,
+};
 pub use scope::{Pace, Scope};
 
 use std::sync::Arc;
@@ -39,6 +45,8 @@ pub struct Env {
     pub device: Arc<dyn Device>,
     /// Bugs made on purpose; none but in tests of the tests.
     pub faults: Faults,
+    /// What this process counts of itself.
+    pub meters: Arc<Meters>,
 }
 
 impl Env {
@@ -50,6 +58,7 @@ impl Env {
             entropy: Arc::new(OsEntropy),
             device: Arc::new(SystemDevice::default()),
             faults: Faults::NONE,
+            meters: Arc::default(),
         }
     }
 }

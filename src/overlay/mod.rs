@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::{AssignmentSet, NodeId};
-use crate::env::{Env, Scope};
+use crate::env::{Ended, Env, Scope};
 use netlink::Kernel;
 use nftables::Applied;
 use plan::{Desired, LinkKind, Observed, bridge_name, inner_mtu};
@@ -173,15 +173,30 @@ impl Handle {
     }
 
     async fn bring(&self, desired: &Desired) -> Result<Report, Error> {
+        let Inner { env, applied, .. } = &*self.inner;
+        let mut applied = applied.lock().await;
+        let began = env.clock.instant();
+        let brought = self.act(desired, &mut applied).await;
+        let ended = if brought.is_ok() { Ended::Well } else { Ended::Badly };
+        let meters = &env.meters;
+        meters.overlay.of(ended).took(env.clock.instant().since(began));
+        let operations = brought.as_ref().map_or(0, |report| report.operations);
+        meters.overlay_operations.add(u64::try_from(operations).unwrap_or_default());
+        meters.overlay_networks.set(desired.segments.len());
+        let neighbours = desired.segments.values().map(|segment| segment.neighbours.len());
+        meters.overlay_neighbours.set(neighbours.sum());
+        brought
+    }
+
+    async fn act(&self, desired: &Desired, applied: &mut Applied) -> Result<Report, Error> {
         let inner = &self.inner;
-        let mut applied = inner.applied.lock().await;
         let mut report = Report::default();
         // Rules first: no tunnel is ever up without them.
         let rules = if desired.segments.is_empty() {
-            nftables::unload(&inner.env, &mut applied).await
+            nftables::unload(&inner.env, applied).await
         } else {
             let text = firewall::ruleset(desired, inner.settings.dns_port);
-            nftables::load(&inner.env, &mut applied, text).await
+            nftables::load(&inner.env, applied, text).await
         };
         report.rules_loaded = *rules.as_ref().unwrap_or(&false);
         let bridges: BTreeSet<String> =

@@ -92,7 +92,8 @@ impl Machine {
     }
 
     pub(super) fn apply_entry(&self, entry: Entry) -> Outcomes {
-        let id = entry.log_id();
+        let (env, id) = (&self.inner.env, entry.log_id());
+        let began = env.clock.instant();
         let position = position(&id);
         let mut outcomes = Outcomes::default();
         let mut events = Vec::new();
@@ -117,6 +118,7 @@ impl Machine {
             View::new(applied.state.clone())
         };
         self.publish(view, events);
+        env.meters.raft_apply.took(env.clock.instant().since(began));
         outcomes
     }
 

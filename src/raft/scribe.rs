@@ -23,6 +23,7 @@ use super::record::{self, Broken, Chain, Sealer};
 use super::types::{LogId, TypeConfig, Vote};
 use crate::env::disk::LogDisk;
 use crate::env::{Canary, Device, Env, Faults, Point};
+use crate::env::{Canary, Env};
 
 /// What the log asks of its thread.
 pub(super) enum Job {
@@ -68,8 +69,7 @@ pub(super) struct Scribe {
     chain: Chain,
     purged: Option<Purged>,
     shared: Arc<Shared>,
-    device: Arc<dyn Device>,
-    faults: Faults,
+    env: Env,
 }
 
 impl fmt::Debug for Job {
@@ -93,8 +93,7 @@ impl Scribe {
     pub(super) fn new(opened: Opened, shared: Arc<Shared>, env: &Env) -> Self {
         let Opened { disk, sealer, floor, file, found } = opened;
         let (chain, purged) = (found.chain, found.purged);
-        let (device, faults) = (Arc::clone(&env.device), env.faults);
-        Self { disk, sealer, floor, file, chain, purged, shared, device, faults }
+        Self { disk, sealer, floor, file, chain, purged, shared, env: env.clone() }
     }
 
     /// Works on a group of jobs with one barrier. A disk that fails ends the process.
@@ -103,14 +102,14 @@ impl Scribe {
         for job in group {
             match self.write(job) {
                 Ok(answer) => answers.extend(answer),
-                Err(error) => self.device.give_up("the raft log could not be written", &error),
+                Err(error) => self.env.device.give_up("the raft log could not be written", &error),
             }
         }
         if answers.is_empty() {
             return; // nobody waits: the next group's barrier is soon enough
         }
         if let Err(error) = self.make_durable(&answers) {
-            self.device.give_up("the raft log could not be made durable", &error);
+            self.env.device.give_up("the raft log could not be made durable", &error);
         }
         self.shared.is_durable_to(self.floor.last.map_or(0, |stamp| stamp.index));
         for answer in answers {
@@ -123,7 +122,7 @@ impl Scribe {
 
     fn make_durable(&mut self, answers: &[Answer]) -> io::Result<()> {
         let is_append = |answer: &Answer| matches!(answer, Answer::Appended(_));
-        if self.faults.has(Canary::AckBeforeBarrier) && answers.iter().all(is_append) {
+        if self.env.faults.has(Canary::AckBeforeBarrier) && answers.iter().all(is_append) {
             return Ok(());
         }
         self.faults.hit(Point::RaftBeforeBarrier);
@@ -131,15 +130,19 @@ impl Scribe {
         self.faults.hit(Point::RaftBeforeFloor);
         self.file.write(&mut self.floor)?;
         self.faults.hit(Point::RaftAfterFloor);
+        let began = self.env.clock.instant();
+        self.disk.barrier()?;
+        self.file.write(&mut self.floor)?;
+        self.env.meters.raft_sync.took(self.env.clock.instant().since(began));
         Ok(())
     }
 
     fn write(&mut self, job: Job) -> io::Result<Option<Answer>> {
         match job {
-            Job::Vote { done, .. } if self.faults.has(Canary::VoteNotWritten) => {
+            Job::Vote { done, .. } if self.env.faults.has(Canary::VoteNotWritten) => {
                 Ok(Some(Answer::Done(done)))
             }
-            Job::Truncate { done, .. } if self.faults.has(Canary::TruncateLost) => {
+            Job::Truncate { done, .. } if self.env.faults.has(Canary::TruncateLost) => {
                 Ok(Some(Answer::Done(done)))
             }
             Job::Append { entries, done } => {
@@ -152,8 +155,10 @@ impl Scribe {
                     self.floor.last = Some(stamp);
                     self.floor.chain = chain;
                 }
+                let began = self.env.clock.instant();
                 self.disk.append(records)?;
                 self.faults.hit(Point::RaftAfterAppend);
+                self.env.meters.raft_append.took(self.env.clock.instant().since(began));
                 Ok(Some(Answer::Appended(done)))
             }
             Job::Vote { vote, done } => {

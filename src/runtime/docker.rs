@@ -72,13 +72,7 @@ pub fn start(settings: Settings, env: Env, scope: &Scope) -> Arc<DockerRuntime> 
 }
 
 /// Which act an error belongs to: the same text weighs differently.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
-    Ask,
-    Create,
-    Start,
-    Network,
-}
+pub(super) use crate::env::EngineAct as Act;
 
 impl DockerRuntime {
     /// The connection, made and negotiated if there is none.
@@ -111,8 +105,11 @@ impl DockerRuntime {
         A: FnOnce(Docker) -> F + Send,
         F: Future<Output = Result<T, EngineError>> + Send,
     {
-        let docker = self.client().await?;
-        let error = match self.env.clock.timeout(limit, request(docker)).await {
+        let (meters, began) = (&self.env.meters, self.env.clock.instant());
+        let docker = self.client().await.inspect_err(|_| meters.engine_errors.of(act).up())?;
+        let answer = self.env.clock.timeout(limit, request(docker)).await;
+        meters.engine.of(act).took(self.env.clock.instant().since(began));
+        let error = match answer {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => classify(&error, act),
             Err(_) => Error::Unreachable(format!(
@@ -122,6 +119,9 @@ impl DockerRuntime {
         };
         if matches!(error, Error::Unreachable(_)) {
             self.disconnect();
+        }
+        if matches!(error, Error::Unreachable(_) | Error::Transient(_)) {
+            meters.engine_errors.of(act).up();
         }
         Err(error)
     }
@@ -385,7 +385,7 @@ impl Runtime for DockerRuntime {
         let stopped = self
             .act(task, |id| {
                 let options = query::StopContainerOptionsBuilder::default().t(seconds).build();
-                self.call(Act::Ask, grace.saturating_add(SLOW), |docker| async move {
+                self.call(Act::End, grace.saturating_add(SLOW), |docker| async move {
                     docker.stop_container(&id, Some(options)).await
                 })
             })
@@ -401,7 +401,7 @@ impl Runtime for DockerRuntime {
             .act(task, |id| {
                 let options =
                     query::RemoveContainerOptionsBuilder::default().v(true).force(true).build();
-                self.call(Act::Ask, SLOW, |docker| async move {
+                self.call(Act::End, SLOW, |docker| async move {
                     docker.remove_container(&id, Some(options)).await
                 })
             })
@@ -480,7 +480,7 @@ pub(super) fn classify_answer(status: u16, message: &str, act: Act) -> Error {
         {
             Error::Transient(text)
         }
-        _ if act == Act::Ask && status >= 500 => Error::Transient(text),
+        _ if matches!(act, Act::Ask | Act::End) && status >= 500 => Error::Transient(text),
         _ => Error::Permanent(text),
     }
 }

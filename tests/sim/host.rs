@@ -155,6 +155,7 @@ impl Server {
             entropy: Arc::new(SeededEntropy::new(self.chance.fork(2))),
             device: Arc::new(self.device.clone()),
             faults: self.faults,
+            meters: Arc::default(),
         };
         let scope = Scope::simulated("host", Arc::new(self.device.clone()));
         let outcome = Started::default();

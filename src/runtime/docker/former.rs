@@ -33,7 +33,7 @@ impl DockerRuntime {
             let options =
                 query::RemoveContainerOptionsBuilder::default().v(true).force(true).build();
             let removed = self
-                .call(Act::Ask, SLOW, |docker| async move {
+                .call(Act::End, SLOW, |docker| async move {
                     docker.remove_container(&id, Some(options)).await
                 })
                 .await;
