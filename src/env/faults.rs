@@ -27,6 +27,8 @@ pub enum Canary {
     EventLost,
     /// A proposal with an unknown outcome is reported as not written.
     UnknownIsRefused,
+    /// A leader that is not fit to lead stays.
+    UnfitLeaderStays,
 }
 
 impl Canary {

@@ -5,7 +5,7 @@
 //! session is a hint that its host lives and its agent does not; the session's id keeps the hint from
 //! undoing a newer session on another manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,10 @@ use crate::wire::manager::{Lease as WireLease, LeaseBatch, LeaseReply};
 
 /// How long the leader may take to acknowledge a batch.
 const BATCH_DEADLINE: Duration = Duration::from_millis(500);
+/// So many takeovers of live sessions of one node, each within this time of the one before, are no
+/// accident: two agents that share an identity displace each other every few seconds at most.
+const TAKEOVERS: u32 = 4;
+const TAKEOVER_MEMORY: Duration = Duration::from_secs(60);
 
 /// What a manager says of one agent's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub(super) struct LeaseEntry {
     pub(super) format: Format,
     /// When this session was first heard of.
     pub(super) since: Instant,
+    /// How often a session took over from another one that was alive, and when it last did.
+    takeovers: (u32, Instant),
 }
 
 /// The leader's table of leases; closed while this manager does not lead. Cheap to clone.
@@ -97,6 +103,18 @@ impl LeaseTable {
         self.inner.changed.notified().await;
     }
 
+    /// Nodes of which two agents are heard: their sessions take over from each other again and again.
+    #[must_use]
+    pub fn contested(&self, now: Instant) -> BTreeSet<NodeId> {
+        let table = self.table();
+        let is_contested = |entry: &LeaseEntry| {
+            let (count, at) = entry.takeovers;
+            count >= TAKEOVERS && now.since(at) < TAKEOVER_MEMORY
+        };
+        let contested = table.iter().flatten().filter(|(_, entry)| is_contested(entry));
+        contested.map(|(node, _)| *node).collect()
+    }
+
     /// Takes a batch. Whether this manager leads; nothing is kept if it does not.
     pub fn renew(&self, batch: &[Renewal], now: Instant) -> bool {
         let mut table = self.table();
@@ -121,13 +139,15 @@ fn merge(
 ) -> bool {
     let renewed_at = Instant(now.0.saturating_sub(renewal.age));
     let closed_at = renewal.closed.then_some(renewed_at);
-    let fresh = LeaseEntry {
-        session: renewal.session,
+    let Renewal { session, applied, format, .. } = renewal;
+    let mut fresh = LeaseEntry {
+        session,
         renewed_at,
-        applied: renewal.applied,
+        applied,
         closed_at,
-        format: renewal.format,
+        format,
         since: now,
+        takeovers: (0, Instant::default()),
     };
     let Some(known) = table.get_mut(&renewal.node) else {
         table.insert(renewal.node, fresh);
@@ -139,6 +159,11 @@ fn merge(
         if renewal.closed || renewed_at <= known.renewed_at {
             return false;
         }
+        // One takeover is a connection that broke without a word. Many are two agents.
+        let (count, at) = known.takeovers;
+        let count = if now.since(at) < TAKEOVER_MEMORY { count } else { 0 };
+        let was_alive = known.closed_at.is_none() && now.since(known.renewed_at) < lease;
+        fresh.takeovers = if was_alive { (count.saturating_add(1), now) } else { (count, at) };
         *known = fresh;
         return true;
     }
@@ -324,6 +349,32 @@ mod tests {
         assert_eq!(entry(&table).closed_at, None);
         table.renew(&[Renewal { closed: true, ..renewal(2, 0) }], at(5_700));
         assert_eq!(entry(&table).closed_at, Some(at(5_700)));
+    }
+
+    #[test]
+    fn two_agents_with_one_identity_are_noticed_and_a_reconnect_is_not() {
+        let table = LeaseTable::new(LEASE);
+        table.open();
+        table.renew(&[renewal(1, 0)], at(1_000));
+        table.renew(&[renewal(2, 0)], at(2_000));
+        assert!(table.contested(at(2_000)).is_empty(), "a connection broke");
+        for turn in 0..4u8 {
+            table.renew(&[renewal(3 + turn, 0)], at(3_000 + 500 * u64::from(turn)));
+        }
+        assert_eq!(table.contested(at(5_000)), [NodeId::from_bytes([9; 16])].into());
+        assert!(table.contested(at(65_000)).is_empty(), "it is over");
+    }
+
+    #[test]
+    fn an_agent_that_dies_again_and_again_is_one_agent() {
+        let table = LeaseTable::new(LEASE);
+        table.open();
+        for turn in 0..9u8 {
+            let now = at(1_000 * u64::from(turn));
+            table.renew(&[renewal(turn, 0)], now);
+            table.renew(&[Renewal { closed: true, ..renewal(turn, 0) }], now);
+        }
+        assert!(table.contested(at(9_000)).is_empty());
     }
 
     #[test]

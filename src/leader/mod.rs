@@ -99,9 +99,14 @@ impl Leader {
             }
             let plan = self.pass(&observations, &dirty, members.borrow_and_update().clone());
             timers.renew(&plan.timers);
-            dirty = match self.carry_out(term, plan).await {
+            let carried = self.carry_out(term, plan).await;
+            match carried {
+                Carried::Refused => self.raft.plan_refused(),
+                Carried::Out | Carried::LookAgain | Carried::Deposed => self.raft.plan_taken(),
+            }
+            dirty = match carried {
                 Carried::Out => Dirty::none(),
-                Carried::LookAgain => Dirty::All,
+                Carried::LookAgain | Carried::Refused => Dirty::All,
                 Carried::Deposed => return Ended::Deposed,
             };
             // Whatever queued while the plan was carried out is the next pass's batch.
@@ -140,7 +145,11 @@ impl Leader {
         let seed = self.env.entropy.key();
         let observed = observations.observed(now, seed, &leases, members);
         let observed = control::Observed { now: observed.now.max(view.clock), ..observed };
+        self.raft.pass_begins();
         let plan = control::plan(&view, &observed, dirty);
+        self.raft.pass_ends();
+        let took = self.env.clock.instant().since(now);
+        self.env.meters.plan_pass.took(took);
         for (object, note) in &plan.notes {
             tracing::debug!(?object, note, "not decided");
         }
@@ -149,13 +158,16 @@ impl Leader {
 
     async fn carry_out(&self, term: u64, plan: Plan) -> Carried {
         let mut carried = Carried::Out;
+        let meters = &self.env.meters;
         for batch in plan.changes {
+            let changes = batch.len();
             match self.propose(term, batch).await {
-                Ok(()) => {}
+                Ok(()) => meters.plan_changes.add(u64::try_from(changes).unwrap_or_default()),
                 Err(ProposeError::Rejected(rejection)) => {
                     // Users and agents change objects between our view and our proposal.
                     tracing::debug!(%rejection, "a plan was overtaken; planning again");
-                    return Carried::LookAgain;
+                    meters.plan_overtaken.up();
+                    return Carried::Refused;
                 }
                 Err(ProposeError::NoSpace(why)) => {
                     tracing::error!(why, "the plan cannot be written");
@@ -218,8 +230,10 @@ impl Leader {
 enum Carried {
     /// All of it is applied.
     Out,
-    /// Something stood in its way, or changed under it: plan from everything.
+    /// The Raft group changed, or did not: plan from everything.
     LookAgain,
+    /// Something stood in its way: plan from everything.
+    Refused,
     /// This manager leads no more.
     Deposed,
 }
@@ -228,7 +242,7 @@ impl Carried {
     const fn and(self, next: Self) -> Self {
         match self {
             Self::Out => next,
-            Self::LookAgain | Self::Deposed => self,
+            Self::LookAgain | Self::Refused | Self::Deposed => self,
         }
     }
 }

@@ -12,6 +12,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tokio::sync::{oneshot, watch};
 
 use super::Error;
+use super::fitness::Ailment;
 use super::inbound::Inbound;
 use super::log::Log;
 use super::server::Rpc;
@@ -19,6 +20,7 @@ use super::store::Store;
 #[cfg(test)]
 use super::types::TypeConfig;
 use super::types::{LogId, Raft, RaftNode};
+use super::vigil::Vigil;
 use super::watcher::Members;
 use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
@@ -82,6 +84,23 @@ pub struct Progress {
     pub purged: u64,
 }
 
+/// How a member is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// How far it has come.
+    pub progress: Progress,
+    /// Bytes of entries that its log holds.
+    pub log_bytes: usize,
+    /// Bytes that are free where its log lies.
+    pub free: u64,
+    /// Why nothing can be written, in words; `None` if something can.
+    pub lack: Option<String>,
+    /// This member's clock was set by more than is believed.
+    pub clock_stepped: bool,
+    /// Why it is not fit to lead; empty if it is.
+    pub ailments: BTreeSet<Ailment>,
+}
+
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
@@ -108,6 +127,7 @@ struct Member {
     scope: Scope,
     /// Let go of when the member stops; the receiver tells when the disk is free.
     log: Mutex<Option<(Log, oneshot::Receiver<()>)>>,
+    vigil: Arc<Vigil>,
 }
 
 impl std::fmt::Debug for Member {
@@ -127,8 +147,9 @@ impl Handle {
     ) -> Self {
         let (store, inbound) = parts;
         let (raft, env) = (inbound.raft.clone(), inbound.local.env.clone());
+        let vigil = log.0.vigil();
         let log = Mutex::new(Some(log));
-        let member = Member { settings, env, raft, store, inbound, members, scope, log };
+        let member = Member { settings, env, raft, store, inbound, members, scope, log, vigil };
         Self { member: Arc::new(member) }
     }
 
@@ -157,6 +178,41 @@ impl Handle {
             snapshot: index(metrics.snapshot),
             purged: index(metrics.purged),
         }
+    }
+
+    /// How this member is.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let Member { inbound, vigil, log, .. } = &*self.member;
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        Vitals {
+            progress: self.progress(),
+            log_bytes: log.as_ref().map_or(0, |(log, _)| log.bytes()),
+            free: inbound.space.free(),
+            lack: inbound.space.lack(),
+            clock_stepped: vigil.has_stepped(),
+            ailments: vigil.ailments(),
+        }
+    }
+
+    /// The leader begins a planning pass.
+    pub fn pass_begins(&self) {
+        self.member.vigil.pass_begins();
+    }
+
+    /// The pass has ended.
+    pub fn pass_ends(&self) {
+        self.member.vigil.pass_ends();
+    }
+
+    /// The plan was refused; many of them in a row make this member unfit to lead.
+    pub fn plan_refused(&self) {
+        self.member.vigil.plan_refused();
+    }
+
+    /// The plan was carried out.
+    pub fn plan_taken(&self) {
+        self.member.vigil.plan_taken();
     }
 
     /// The answers to other members, as gRPC services.

@@ -21,6 +21,7 @@ use super::codec::{self, Stamp};
 use super::record::{self, Sealer};
 use super::scribe::{self, Job, Scribe};
 use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::vigil::Vigil;
 use crate::env::disk::{Closed, LogDisk, Writer};
 use crate::env::{Env, Scope};
 
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     disk: Arc<dyn LogDisk>,
     sealer: Sealer,
     memory: Mutex<Memory>,
+    vigil: Arc<Vigil>,
 }
 
 #[derive(Debug)]
@@ -96,12 +98,23 @@ impl Log {
             disk: Arc::clone(&opened.disk),
             sealer: opened.sealer.clone(),
             memory: Mutex::new(memory),
+            vigil: Arc::new(Vigil::new(Arc::clone(&env.clock))),
         });
         let mut scribe = Scribe::new(opened, Arc::clone(&shared), env);
-        let work = move |group: Vec<Job>| scribe.work(group);
+        let vigil = Arc::clone(&shared.vigil);
+        let work = move |group: Vec<Job>| {
+            let jobs = group.len();
+            scribe.work(group);
+            vigil.written(jobs);
+        };
         let (writer, ended) = Writer::start(scope, "raft-log", QUEUE, work)
             .map_err(|error| Error::io("the thread of the raft log", error))?;
         Ok((Self { shared, writer }, ended))
+    }
+
+    /// The marks of the member whose log this is.
+    pub(super) fn vigil(&self) -> Arc<Vigil> {
+        Arc::clone(&self.shared.vigil)
     }
 
     /// Bytes of entries that the log holds.
@@ -121,6 +134,7 @@ impl Log {
     }
 
     async fn send(&self, job: Job) -> io::Result<()> {
+        self.shared.vigil.queued();
         self.writer.send(job).await.map_err(io::Error::other)
     }
 

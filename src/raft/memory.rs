@@ -30,7 +30,12 @@ impl Store {
     #[must_use]
     pub fn in_memory(env: Env) -> Self {
         let leader = (RaftId(1), SocketAddr::from((Ipv4Addr::LOCALHOST, 2377)));
-        let leadership = Leadership { term: TERM, leader: Some(leader), is_self: true };
+        Self::in_memory_led(env, Leadership { term: TERM, leader: Some(leader), is_self: true })
+    }
+
+    /// The same with a leadership that it only tells of. For tests.
+    #[must_use]
+    pub fn in_memory_led(env: Env, leadership: Leadership) -> Self {
         Self::new(Arc::new(Lone {
             env,
             state: Mutex::default(),

@@ -14,6 +14,7 @@
 pub mod archive;
 mod codec;
 mod error;
+mod fitness;
 mod floor;
 #[cfg(test)]
 pub(crate) mod fuzz;
@@ -35,13 +36,16 @@ mod space;
 mod start;
 mod store;
 mod types;
+mod vigil;
+mod watchdog;
 mod watcher;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
-pub use handle::{Compaction, Handle, Progress, Settings};
+pub use fitness::Ailment;
+pub use handle::{Compaction, Handle, Progress, Settings, Vitals};
 pub use inbound::Inbound;
 pub use link::tonic_link;
 pub use peer::{Peer, PeerError, PeerLink};

@@ -17,8 +17,10 @@ use super::machine::Machine;
 use super::space::Space;
 use super::store::ProposeError;
 use super::types::{Batch, Outcomes, Raft, TypeConfig};
+use super::vigil::Vigil;
 use crate::domain::{Format, RaftId, RequestId, Revision, Timestamp};
 use crate::env::{Env, Instant, Point};
+use crate::env::{Env, Instant, Proposed};
 use crate::state::{Change, Command, Object, Rejection};
 use crate::wire::types;
 
@@ -74,6 +76,7 @@ pub(super) struct Proposer {
     pub(super) space: Arc<Space>,
     pub(super) queue: mpsc::Receiver<Proposal>,
     pub(super) time: Stamps,
+    pub(super) vigil: Arc<Vigil>,
 }
 
 impl Proposer {
@@ -117,7 +120,7 @@ impl Proposer {
     async fn propose(&mut self, group: Vec<Proposal>) {
         let Some(first) = group.first() else { return };
         if let Some(reason) = self.space.lack() {
-            return refuse(group, &ProposeError::NoSpace(reason));
+            return self.refuse(group, &ProposeError::NoSpace(reason));
         }
         let term = first.term;
         let current = {
@@ -127,9 +130,14 @@ impl Proposer {
         };
         let Some(current) = current.filter(|current| term.is_none_or(|term| term == *current))
         else {
-            return refuse(group, &ProposeError::NotLeader);
+            return self.refuse(group, &ProposeError::NotLeader);
         };
         let proposed_at = self.time.stamp(&self.env, current, self.machine.clock());
+        if self.time.is_alarmed {
+            self.vigil.clock_is_wrong();
+        } else {
+            self.vigil.clock_is_right();
+        }
         let mut answers = Vec::with_capacity(group.len());
         let commands = group.into_iter().map(|proposal| {
             answers.push(proposal.answer);
@@ -148,11 +156,28 @@ impl Proposer {
                     answer.send(Err(error.clone())).ok();
                 }
                 return;
+        let (meters, began) = (Arc::clone(&self.env.meters), self.env.clock.instant());
+        let written = self.write(batch, leader).await;
+        meters.raft_commit.took(self.env.clock.instant().since(began));
+        let outcomes = match written {
+            Ok(outcomes) => {
+                outcomes.0.into_iter().map(|it| it.map_err(ProposeError::from)).collect()
             }
+            Err(error) => vec![Err(error); answers.len()],
         };
         faults.pass(Point::ProposerAfter, &**clock).await;
         for (answer, outcome) in answers.into_iter().zip(written.0) {
             answer.send(outcome.map_err(ProposeError::from)).ok();
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            meters.raft_proposals.of(fate(&outcome)).up();
+            answer.send(outcome).ok();
+        }
+    }
+
+    fn refuse(&self, group: Vec<Proposal>, error: &ProposeError) {
+        for proposal in group {
+            self.env.meters.raft_proposals.of(Proposed::Refused).up();
+            proposal.answer.send(Err(error.clone())).ok();
         }
     }
 
@@ -184,9 +209,18 @@ fn stands_alone(proposal: &Proposal) -> bool {
     proposal.changes.iter().any(|change| matches!(change, Change::JoinManager { .. }))
 }
 
-fn refuse(group: Vec<Proposal>, error: &ProposeError) {
-    for proposal in group {
-        proposal.answer.send(Err(error.clone())).ok();
+/// An outcome as it is counted.
+const fn fate(outcome: &Result<Revision, ProposeError>) -> Proposed {
+    match outcome {
+        Ok(_) => Proposed::Taken,
+        Err(ProposeError::Rejected(_)) => Proposed::Rejected,
+        Err(ProposeError::Unknown) => Proposed::Unknown,
+        Err(
+            ProposeError::NoLeader
+            | ProposeError::NotLeader
+            | ProposeError::NoSpace(_)
+            | ProposeError::Unavailable(_),
+        ) => Proposed::Refused,
     }
 }
 

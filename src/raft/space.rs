@@ -6,6 +6,7 @@
 //! plenty.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,13 +27,20 @@ pub(super) struct Space {
     dir: PathBuf,
     ballast: PathBuf,
     lack: Mutex<Option<String>>,
+    free: AtomicU64,
 }
 
 impl Space {
     pub(super) fn new(dir: &Path, env: &Env) -> Self {
         let device = Arc::clone(&env.device);
         let ballast = dir.join("ballast");
-        Self { device, dir: dir.to_owned(), ballast, lack: Mutex::default() }
+        Self {
+            device,
+            dir: dir.to_owned(),
+            ballast,
+            lack: Mutex::default(),
+            free: AtomicU64::new(u64::MAX),
+        }
     }
 
     fn holds_ballast(&self) -> bool {
@@ -42,6 +50,11 @@ impl Space {
     /// Why nothing can be accepted now, in words; `None` if there is room.
     pub(super) fn lack(&self) -> Option<String> {
         self.lack.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes that were free at the last look.
+    pub(super) fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
     }
 
     /// Looks again and again, until cancelled.
@@ -66,6 +79,7 @@ impl Space {
     }
 
     fn judge(&self, free: u64) {
+        self.free.store(free, Ordering::Relaxed);
         let is_held = self.holds_ballast();
         let changed = match free {
             0..RELEASE_BELOW if is_held => self.device.remove(&self.ballast),

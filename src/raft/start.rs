@@ -19,6 +19,8 @@ use super::snapshots::Snapshots;
 use super::space::Space;
 use super::store::{Leadership, Store};
 use super::types::{Executor, Raft};
+use super::vigil::Vigil;
+use super::watchdog::Watchdog;
 use super::watcher::{Members, Successor, Watcher};
 use crate::domain::RaftId;
 use crate::env::disk::OpenError;
@@ -67,7 +69,8 @@ pub async fn start(
     });
     let heard = Arc::new(Heard::new(&env));
     let inbound = Inbound { raft: raft.clone(), local: Arc::clone(&local), space, heard };
-    let queues = Queues { proposals: proposal_queue, reads: read_queue, members };
+    let vigil = log.vigil();
+    let queues = Queues { proposals: proposal_queue, reads: read_queue, members, vigil };
     spawn(&inbound, queues, &settings, &scope);
     scope.spawn("compact", compact(raft, log.clone(), env, settings.compaction.bytes));
     let store = Store::new(local);
@@ -91,6 +94,7 @@ struct Queues {
     proposals: mpsc::Receiver<Proposal>,
     reads: mpsc::Receiver<ReadWaiter>,
     members: watch::Sender<Members>,
+    vigil: Arc<Vigil>,
 }
 
 /// Starts the routines.
@@ -105,18 +109,21 @@ fn spawn(inbound: &Inbound, queues: Queues, settings: &Settings, scope: &Scope) 
         space: Arc::clone(&space),
         queue: queues.proposals,
         time: Stamps::default(),
+        vigil: Arc::clone(&queues.vigil),
     };
     scope.spawn("propose", proposer.run());
     let patience = settings.timing.election_max * 4;
     let reader =
         Reader { local: Arc::clone(&local), raft: raft.clone(), queue: queues.reads, patience };
     scope.spawn("read", reader.run());
+    let watchdog = Watchdog::new(raft.clone(), env.clone(), queues.vigil, Arc::clone(&space));
     let successor = Successor {
         me,
         raft: raft.clone(),
         env: env.clone(),
         link: Arc::clone(&local.link),
         leadership: local.leadership.subscribe(),
+        may_stand: watchdog.may_stand(),
     };
     scope.spawn("succeed", successor.run());
     let watcher = Watcher {
@@ -128,6 +135,7 @@ fn spawn(inbound: &Inbound, queues: Queues, settings: &Settings, scope: &Scope) 
         heard,
         leadership: local.leadership.clone(),
         members: queues.members,
+        watchdog,
     };
     scope.spawn("watch", watcher.run());
     scope.spawn("space", space.watch(env, scope.clone()));

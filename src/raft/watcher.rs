@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -23,9 +24,10 @@ use super::machine::Machine;
 use super::peer::{Peer, PeerLink};
 use super::store::Leadership;
 use super::types::{Raft, TypeConfig};
+use super::watchdog::Watchdog;
 use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
-use crate::env::{Canary, Env, Instant};
+use crate::env::{Canary, Env, Instant, Turn};
 
 /// Between two looks where nothing else wakes us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -63,11 +65,12 @@ pub(super) struct Watcher {
     pub(super) heard: Arc<Heard>,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) members: watch::Sender<Members>,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Watcher {
     /// Runs until openraft has ended.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut metrics = self.raft.metrics();
         let mut leading: Option<(u64, Instant)> = None;
         loop {
@@ -85,14 +88,30 @@ impl Watcher {
                 Some(_) | None => Some((now.current_term, self.env.clock.instant())),
             };
             let leadership = self.leadership(&now, leading.map(|(_, since)| since));
+            self.count(leadership);
             replace(&self.leadership, leadership);
-            replace(&self.members, self.members(&now, leading.map(|(_, since)| since)));
+            let members = self.members(&now, leading.map(|(_, since)| since));
+            self.watchdog.attend(&now, leadership, &members).await;
+            replace(&self.members, members);
             let woken = self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await;
             if matches!(woken, Ok(Err(_))) {
                 break;
             }
         }
         replace(&self.leadership, Leadership::default());
+    }
+
+    fn count(&self, next: Leadership) {
+        let (before, meters) = (*self.leadership.borrow(), &self.env.meters);
+        match (before.is_self, next.is_self) {
+            (false, true) => meters.raft_tenures.of(Turn::Won).up(),
+            (true, false) => meters.raft_tenures.of(Turn::Lost).up(),
+            _ => {}
+        }
+        let led = |now: Leadership| now.leader.map(|(leader, _)| (now.term, leader));
+        if led(next).is_some() && led(next) != led(before) {
+            meters.raft_leader_changes.up();
+        }
     }
 
     fn leadership(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Leadership {
@@ -165,6 +184,7 @@ pub(super) struct Successor {
     pub(super) env: Env,
     pub(super) link: Arc<dyn PeerLink>,
     pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) may_stand: Arc<AtomicBool>,
 }
 
 impl Successor {
@@ -207,6 +227,9 @@ impl Successor {
                 (metrics.vote, metrics.current_leader)
             };
             // Somebody else is a candidate already: let it have its chance.
+            if !self.may_stand.load(Ordering::Relaxed) {
+                return;
+            }
             let is_open = leader == Some(dead.0) || vote.leader_id.node_id == self.me.0;
             if leader.is_some_and(|leader| leader != dead.0) {
                 return;

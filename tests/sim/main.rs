@@ -24,6 +24,7 @@ mod canaries;
 mod chance;
 mod clients;
 mod device;
+mod fitness;
 mod host;
 mod net;
 mod operator;

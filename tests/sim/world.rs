@@ -60,26 +60,7 @@ pub(crate) struct World {
 
 /// Runs a plan.
 pub(crate) fn run(seed: u64, plan: Plan, faults: Faults) -> Outcome {
-    let mut chance = Chance::new(seed ^ 0x5157_4152_4d00);
-    let net = Net::new(chance.fork(1));
-    let hosts = (plan.managers + 2).min(7);
-    let servers = (0..hosts)
-        .map(|host| Server::new(host, chance.fork(100 + host as u64), net.clone(), faults))
-        .collect();
-    let mut world = World {
-        now: Duration::ZERO,
-        servers,
-        net,
-        oracle: Arc::new(Mutex::new(Oracle::new())),
-        operator: Operator::default(),
-        plan,
-        active: Vec::new(),
-        back_at: BTreeMap::new(),
-        fired: BTreeMap::new(),
-        chance,
-        is_over: Arc::default(),
-        has_clients: false,
-    };
+    let mut world = World::new(seed, plan, faults);
     world.whole_story();
     let oracle = world.oracle.lock().unwrap();
     let (delivered, lost, order) = world.net.counts();
@@ -94,6 +75,30 @@ pub(crate) fn run(seed: u64, plan: Plan, faults: Faults) -> Outcome {
 }
 
 impl World {
+    /// Machines that are off.
+    fn new(seed: u64, plan: Plan, faults: Faults) -> Self {
+        let mut chance = Chance::new(seed ^ 0x5157_4152_4d00);
+        let net = Net::new(chance.fork(1));
+        let hosts = (plan.managers + 2).min(7);
+        let servers = (0..hosts)
+            .map(|host| Server::new(host, chance.fork(100 + host as u64), net.clone(), faults))
+            .collect();
+        Self {
+            now: Duration::ZERO,
+            servers,
+            net,
+            oracle: Arc::new(Mutex::new(Oracle::new())),
+            operator: Operator::default(),
+            plan,
+            active: Vec::new(),
+            back_at: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            chance,
+            is_over: Arc::default(),
+            has_clients: false,
+        }
+    }
+
     fn whole_story(&mut self) {
         self.found();
         self.has_clients = true;
@@ -359,4 +364,7 @@ impl World {
     }
 }
 
+mod fitness;
 mod strike;
+
+pub(crate) use fitness::{Woe, strike_the_leader};
