@@ -8,6 +8,7 @@
 //! - `domain`: the nouns: services, tasks, nodes, networks and the rules each keeps by itself
 //! - `state`: the replicated state machine as a value: changes, `apply`, views
 //! - `control`: what should change: one pass of pure steps over a view
+//! - `health`: what is well and what is not: alarms and a report
 //!
 //! The rim:
 //! - `env`: clock, entropy, disk and scope: the world behind small seams
@@ -36,6 +37,7 @@ pub mod dispatcher;
 pub mod dns;
 pub mod domain;
 pub mod env;
+pub mod health;
 pub mod identity;
 pub mod leader;
 pub mod overlay;

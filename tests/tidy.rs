@@ -12,6 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("state", &["domain"]),
     ("control", &["domain", "state"]),
+    ("health", &["domain", "state"]),
     ("env", &["domain"]),
     ("wire", &["domain", "state"]),
     ("identity", &["domain", "env", "wire"]),
@@ -24,7 +25,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("overlay", &["domain", "env"]),
     ("dns", &["domain", "env"]),
     ("agent", &["domain", "env", "wire", "identity", "transport", "runtime", "overlay"]),
-    ("api", &["domain", "state", "env", "raft", "dispatcher"]),
+    ("api", &["domain", "state", "health", "env", "raft", "dispatcher"]),
     ("cli", &["domain"]),
     (
         "daemon",
@@ -32,6 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "domain",
             "state",
             "control",
+            "health",
             "env",
             "wire",
             "identity",
@@ -77,7 +79,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Folders without async, clock, randomness, I/O.
-const PURE: &[&str] = &["domain", "state", "control"];
+const PURE: &[&str] = &["domain", "state", "control", "health"];
 const IMPURE_WORDS: &[&str] =
     &["async ", "tokio::", "SystemTime", "Instant", "std::fs", "std::net::Tcp", "std::process"];
 

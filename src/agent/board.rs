@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::ledger::{Ledger, Memory, Note};
 use crate::domain::node::{Description, Role};
-use crate::domain::{AssignmentSet, NetworkId, NodeId, Position, TaskId, TaskStatus};
+use crate::domain::{AssignmentSet, NetworkId, NodeId, Position, TaskId, TaskState, TaskStatus};
 use crate::env::Scope;
 use crate::runtime::NetworkPlan;
 
@@ -100,6 +100,15 @@ impl Board {
     /// The latest status of a task.
     pub(super) fn status(&self, task: TaskId) -> Option<TaskStatus> {
         self.lock().latest.get(&task).cloned()
+    }
+
+    /// How many tasks there are in each state.
+    pub(super) fn census(&self) -> BTreeMap<TaskState, usize> {
+        let mut census = BTreeMap::new();
+        for status in self.lock().latest.values() {
+            *census.entry(status.state).or_default() += 1;
+        }
+        census
     }
 
     /// Records a status; it will be sent and written down.

@@ -46,7 +46,7 @@ pub use network::Fabric;
 
 use crate::domain::node::{Description, Role};
 use crate::domain::timing::Timing;
-use crate::domain::{AssignmentSet, NodeId, TaskId};
+use crate::domain::{AssignmentSet, NodeId, TaskId, TaskState};
 use crate::env::{Env, Scope, files as disk};
 use crate::runtime::Runtime;
 use crate::transport::ManagerLink;
@@ -242,6 +242,12 @@ impl Handle {
     #[must_use]
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.board.removed.subscribe()
+    }
+
+    /// How many tasks this agent knows in each state.
+    #[must_use]
+    pub fn census(&self) -> BTreeMap<TaskState, usize> {
+        self.board.census()
     }
 
     /// What the node says of itself.

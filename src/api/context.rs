@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 
 use super::Deps;
+use super::alarms::{self, Alarms};
 use super::ask::{Ask, Freshness};
 use super::control::{ControlError, Participation};
 use super::engine::Engine;
@@ -33,6 +34,7 @@ pub(super) struct Ctx {
     pub(super) deps: Arc<Deps>,
     pub(super) engine: Engine,
     pub(super) events: EventHub,
+    pub(super) alarms: Alarms,
     pub(super) scope: Scope,
 }
 
@@ -49,7 +51,9 @@ impl Ctx {
     pub(super) fn start(deps: Deps, scope: Scope) -> Self {
         let engine = Engine::new(deps.engine.clone(), deps.env.clone(), scope.clone());
         let events = EventHub::start(&deps, &scope);
-        Self { deps: Arc::new(deps), engine, events, scope }
+        let ctx = Self { deps: Arc::new(deps), engine, events, alarms: Alarms::default(), scope };
+        ctx.scope.spawn("alarms", alarms::run(ctx.clone()));
+        ctx
     }
 
     /// The store, or why there is none, in Docker's words.

@@ -3,6 +3,7 @@
 //! The API serves before any cluster exists, on workers and while a manager is locked; what it then
 //! needs is behind [`NodeControl`], which `daemon` implements.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +13,8 @@ use bytes::Bytes;
 use crate::domain::cluster::ClusterSpec;
 use crate::domain::node::Availability;
 use crate::domain::secret::Sensitive;
-use crate::domain::{Cluster, NodeId, Position, Timestamp};
+use crate::domain::{Cluster, NodeId, Position, TaskState, Timestamp};
+use crate::{health, raft};
 
 /// This node's part in a cluster (Docker: `Info.Swarm.LocalNodeState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,6 +63,21 @@ pub struct LocalState {
     pub managers: Vec<(NodeId, SocketAddr)>,
     /// Host name, for `GET /info` without an engine.
     pub hostname: String,
+}
+
+impl LocalState {
+    /// What the node is, in the words of health.
+    #[must_use]
+    pub const fn part(&self) -> health::Part {
+        match self.participation {
+            Participation::Inactive => health::Part::Outside,
+            Participation::Pending => health::Part::Joining,
+            Participation::Error => health::Part::Broken,
+            Participation::Locked => health::Part::Locked,
+            Participation::Active if self.is_manager => health::Part::Manager,
+            Participation::Active => health::Part::Worker,
+        }
+    }
 }
 
 /// `POST /swarm/init`. Addresses are as the user wrote them: empty, an address, an interface, with
@@ -246,11 +263,25 @@ pub enum ControlError {
     Internal(String),
 }
 
+/// How the parts of this node are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// What health is judged by.
+    pub local: health::Local,
+    /// The member of the Raft group, on a manager.
+    pub raft: Option<raft::Vitals>,
+    /// Tasks that the agent knows, by state.
+    pub tasks: BTreeMap<TaskState, usize>,
+}
+
 /// This node's own part in the cluster.
 #[async_trait]
 pub trait NodeControl: Send + Sync + Debug {
     /// What the node knows of itself. Answers at once.
     fn state(&self) -> LocalState;
+
+    /// How the parts of this node are. Answers at once.
+    fn vitals(&self) -> Vitals;
 
     /// Makes a cluster of which this node is the first manager. Returns when its store is published
     /// and holds the cluster and this node.

@@ -107,7 +107,8 @@ impl EventHub {
         }
     }
 
-    fn publish(&self, news: Arc<News>) {
+    /// Tells all who listen, and those who ask for a little of the past.
+    pub(super) fn publish(&self, news: Arc<News>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();

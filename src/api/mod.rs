@@ -8,6 +8,7 @@
 //! The API runs before any cluster exists and on workers: the store is optional, and what this node
 //! does about its own part is behind [`NodeControl`].
 
+mod alarms;
 mod ask;
 mod context;
 mod control;
@@ -21,6 +22,7 @@ pub(crate) mod fuzz;
 mod keys;
 mod log_source;
 mod lookup;
+mod metrics;
 mod networks;
 mod nodes;
 mod payloads;
@@ -30,17 +32,19 @@ mod server;
 mod service_logs;
 mod service_spec;
 mod services;
+mod status;
 mod swarm;
 mod system;
 mod tasks;
 
 pub use control::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
-    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run,
+    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run, Vitals,
 };
 pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};
 pub use server::{Handle, ServeError, serve};
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,6 +60,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The group that may use it beside root; root only if absent.
     pub group: Option<String>,
+    /// Where numbers and health are served over TCP as well; nowhere if absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What the API works with.

@@ -8,14 +8,16 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tower::ServiceExt;
 
 use super::context::Ctx;
 use super::error::Error;
 use super::{
-    events, networks, nodes, payloads, recovery, service_logs, services, swarm, system, tasks,
+    events, metrics, networks, nodes, payloads, recovery, service_logs, services, status, swarm,
+    system, tasks,
 };
+use crate::env::{Answered, Env, Wanted};
 
 /// Largest request body that we read ourselves: a config of 1000 KiB in base 64, with room.
 pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
@@ -58,19 +60,20 @@ pub(super) struct Asked(pub(super) Option<Version>);
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     router: Router,
+    env: Env,
 }
 
 impl Api {
     pub(super) fn new(ctx: Ctx) -> Self {
+        let env = ctx.deps.env.clone();
         let router = Router::new()
             .route("/_ping", get(system::ping))
             .route("/version", get(system::version))
             .route("/info", get(system::info))
             .route("/events", get(events::stream))
             .route("/distribution/{*rest}", get(system::distribution))
-            .route("/healthz", get(system::healthz))
-            .route("/readyz", get(system::readyz))
-            .route("/x/v1/status", get(system::status))
+            .route("/x/v1/status", get(status::status))
+            .merge(watch_routes())
             .merge(recovery_routes())
             .merge(swarm_routes())
             .merge(object_routes())
@@ -78,11 +81,29 @@ impl Api {
             .fallback(pass_through)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(ctx);
-        Self { router }
+        Self { router, env }
+    }
+
+    /// Only what machines ask to watch this node, for listeners that everybody may reach.
+    pub(super) fn to_watch(ctx: Ctx) -> Self {
+        let env = ctx.deps.env.clone();
+        let nothing = async || Error::no_route();
+        let router = watch_routes().method_not_allowed_fallback(nothing).fallback(nothing);
+        Self { router: router.with_state(ctx), env }
     }
 
     /// Answers a request.
-    pub(super) async fn answer(&self, mut request: Request<Body>) -> Response {
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response {
+        let wanted = wanted(request.method(), request.uri().path());
+        let began = self.env.clock.instant();
+        let response = self.route(request).await;
+        let meters = &self.env.meters;
+        meters.api.of(wanted).took(self.env.clock.instant().since(began));
+        meters.api_answers.of(answered(response.status())).up();
+        response
+    }
+
+    async fn route(&self, mut request: Request<Body>) -> Response {
         let response = match unprefixed(request.uri()) {
             Err(error) => error.into_response(),
             Ok((version, uri)) => {
@@ -94,6 +115,40 @@ impl Api {
         };
         with_headers(response)
     }
+}
+
+/// What a request wants, as it is counted.
+fn wanted(method: &Method, path: &str) -> Wanted {
+    const OURS: [&str; 12] = [
+        "_ping", "version", "info", "healthz", "readyz", "metrics", "swarm", "nodes", "services",
+        "tasks", "secrets", "configs",
+    ];
+    let path = split_prefix(path).map_or(path, |(_, rest)| rest);
+    let mut words = path.split('/').skip(1);
+    let first = words.next().unwrap_or_default();
+    let is_ours = OURS.contains(&first) || matches!(first, "networks" | "events" | "x");
+    match method {
+        _ if !is_ours => Wanted::Engine,
+        _ if first == "events" || words.last() == Some("logs") => Wanted::Stream,
+        &Method::GET | &Method::HEAD => Wanted::Read,
+        _ => Wanted::Write,
+    }
+}
+
+/// A status as it is counted.
+fn answered(status: StatusCode) -> Answered {
+    match status.as_u16() {
+        ..400 => Answered::Done,
+        400..500 => Answered::Refused,
+        _ => Answered::Failed,
+    }
+}
+
+fn watch_routes() -> Router<Ctx> {
+    Router::new()
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .route("/metrics", get(metrics::page))
 }
 
 fn recovery_routes() -> Router<Ctx> {
@@ -196,6 +251,17 @@ mod tests {
         let (version, uri) =
             unprefixed(&path.parse().unwrap()).map_err(|error| error.message.clone())?;
         Ok((version.map(|version| version.to_string()), uri.to_string()))
+    }
+
+    #[test]
+    fn requests_are_counted_by_what_they_want() {
+        let of = |method: Method, path| wanted(&method, path);
+        assert_eq!(of(Method::GET, "/v1.41/services"), Wanted::Read);
+        assert_eq!(of(Method::POST, "/services/create"), Wanted::Write);
+        assert_eq!(of(Method::GET, "/v1.41/services/x/logs"), Wanted::Stream);
+        assert_eq!(of(Method::GET, "/events"), Wanted::Stream);
+        assert_eq!(of(Method::GET, "/v1.41/containers/json"), Wanted::Engine);
+        assert_eq!(of(Method::GET, "/"), Wanted::Engine);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The socket: listening on it, and one routine per connection. What requests mean: `router`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use axum::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::context::Ctx;
@@ -23,6 +25,11 @@ const CONNECTIONS_MAX: usize = 4096;
 
 /// After a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Most connections at a time of those who watch over TCP: some Prometheus servers and load balancers.
+const WATCHERS_MAX: usize = 64;
+/// How long each may stay; a scraper that keeps its connection makes another one.
+const WATCHER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,15 @@ pub enum ServeError {
     NoSuchGroup {
         /// Its name.
         name: String,
+    },
+    /// The address for numbers cannot be had.
+    #[error("cannot serve metrics on {addr} (metrics-addr): is the address this host's, and free?")]
+    Metrics {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The system refused.
     #[error("cannot listen on {}", path.display())]
@@ -86,7 +102,15 @@ pub async fn serve(settings: Settings, deps: Deps, scope: &Scope) -> Result<Hand
     let listener = listen(&settings).await?;
     let scope = scope.child("api");
     let clock = Arc::clone(&deps.env.clock);
-    let api = Api::new(Ctx::start(deps, scope.clone()));
+    let ctx = Ctx::start(deps, scope.clone());
+    if let Some(addr) = settings.metrics {
+        let listener = TcpListener::bind(addr).await;
+        let listener = listener.map_err(|source| ServeError::Metrics { addr, source })?;
+        let api = Api::to_watch(ctx.clone());
+        scope.spawn("metrics", accept_watchers(listener, api, Arc::clone(&clock), scope.clone()));
+        tracing::info!(%addr, "metrics and health are served");
+    }
+    let api = Api::new(ctx);
     scope.spawn("accept", accept(listener, api, clock, scope.clone()));
     tracing::info!(socket = %settings.socket.display(), "the API listens");
     Ok(Handle { scope, socket: settings.socket })
@@ -159,7 +183,34 @@ async fn accept(listener: UnixListener, api: Api, clock: Arc<dyn Clock>, scope: 
     }
 }
 
-async fn connection(stream: UnixStream, api: Api) {
+/// Serves those who watch: anybody who reaches the address, so their number and their time are small.
+async fn accept_watchers(listener: TcpListener, api: Api, clock: Arc<dyn Clock>, scope: Scope) {
+    let places = Arc::new(Semaphore::new(WATCHERS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (api, clock) = (api.clone(), Arc::clone(&clock));
+                scope.spawn("watcher", async move {
+                    let served = clock.timeout(WATCHER_LIMIT, connection(stream, api)).await;
+                    if served.is_err() {
+                        tracing::debug!("a connection for metrics was open for too long");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection for metrics could not be accepted");
+                clock.sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<S>(stream: S, api: Api)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let api = api.clone();
         async move { Ok::<_, std::convert::Infallible>(api.answer(request.map(Body::new)).await) }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::context::{Ctx, json};
@@ -19,7 +19,7 @@ use crate::domain::node::Role;
 const DISTRIBUTION_LIMIT: Duration = Duration::from_secs(2);
 
 /// This release.
-const RELEASE: &str = env!("CARGO_PKG_VERSION");
+pub(super) const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /_ping` and `HEAD /_ping`.
 pub(super) async fn ping(State(ctx): State<Ctx>) -> Response {
@@ -164,64 +164,4 @@ pub(super) async fn distribution(
             DISTRIBUTION_LIMIT.as_secs()
         ))),
     }
-}
-
-fn plain(status: StatusCode, text: impl Into<String>) -> Response {
-    let mut text = text.into();
-    text.push('\n');
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
-}
-
-/// `GET /healthz`: the process serves.
-pub(super) async fn healthz() -> Response {
-    plain(StatusCode::OK, "ok")
-}
-
-/// `GET /readyz`: the node does its part; for a manager, there is a leader.
-pub(super) async fn readyz(State(ctx): State<Ctx>) -> Response {
-    let state = ctx.deps.control.state();
-    let led = ctx.deps.store.borrow().as_ref().map(|it| it.leadership().borrow().leader.is_some());
-    match (state.participation, led) {
-        (Participation::Active, Some(true)) => plain(StatusCode::OK, "ok: manager"),
-        (Participation::Active, None) if !state.is_manager => plain(StatusCode::OK, "ok: worker"),
-        (Participation::Inactive, _) => plain(StatusCode::OK, "ok: not in a swarm"),
-        (Participation::Active, Some(false)) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the swarm does not have a leader")
-        }
-        (Participation::Active, None) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the manager is starting")
-        }
-        (Participation::Pending, _) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the node is joining a swarm")
-        }
-        (Participation::Locked, _) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the manager is locked: docker swarm unlock")
-        }
-        (Participation::Error, _) => plain(StatusCode::SERVICE_UNAVAILABLE, state.error),
-    }
-}
-
-/// `GET /x/v1/status`: where this node stands, without asking anybody.
-pub(super) async fn status(State(ctx): State<Ctx>) -> Response {
-    let state = ctx.deps.control.state();
-    let store = ctx.deps.store.borrow().clone();
-    let engine = ctx.engine.is_there().await;
-    let raft = store.map(|store| {
-        let (view, leadership) = (store.view(), *store.leadership().borrow());
-        json!({
-            "Term": leadership.term,
-            "Leader": leadership.leader.map(|(_, addr)| addr.to_string()),
-            "IsLeader": leadership.is_self,
-            "Applied": {"Term": view.position.term, "Index": view.position.index},
-        })
-    });
-    let shown = json!({
-        "Version": RELEASE,
-        "NodeID": state.node.map(|node| node.to_string()),
-        "State": state.participation.as_str(),
-        "Error": state.error,
-        "Engine": engine,
-        "Raft": raft,
-    });
-    json(StatusCode::OK, &shown)
 }

@@ -22,6 +22,7 @@ mod payload;
 mod reply;
 mod service;
 mod shell;
+mod status;
 mod swarm;
 mod tasks;
 mod text;
@@ -87,6 +88,7 @@ pub fn run(command: Command) -> u8 {
     match outcome {
         Ok(()) => 0,
         Err(error) if is_closed_pipe(&error) => 0,
+        Err(error) if error.is::<status::NotWell>() => 1,
         Err(error) => complain(&error),
     }
 }
@@ -190,6 +192,8 @@ enum Action {
     /// Manage what services may ask of hosts
     #[command(subcommand)]
     Policy(swarm::policy::PolicyCommand),
+    /// Say whether all is well, and what is not
+    Status(status::Status),
     /// Display what this node knows of its swarm
     Info(info::Info),
     /// Show the versions of client and daemon
@@ -259,6 +263,7 @@ impl Action {
             Self::Recover(command) => command.run(shell).await,
             Self::Update(command) => command.run(shell).await,
             Self::Policy(command) => command.run(shell).await,
+            Self::Status(command) => command.run(shell).await,
             Self::Info(command) => command.run(shell).await,
             Self::Version(command) => command.run(shell).await,
             Self::Events(command) => command.run(shell).await,

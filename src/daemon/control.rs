@@ -10,7 +10,7 @@ use super::node::{Node, internal};
 use super::record::Record;
 use crate::api::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
-    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run,
+    Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run, Vitals,
 };
 use crate::domain::cluster::Cluster;
 use crate::domain::node::{Membership, Reachability, Role};
@@ -24,6 +24,10 @@ use crate::runtime::SwarmMode;
 impl NodeControl for Node {
     fn state(&self) -> LocalState {
         self.local()
+    }
+
+    fn vitals(&self) -> Vitals {
+        self.gather()
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {

@@ -42,6 +42,7 @@ pub(super) struct Parts {
 pub(super) struct Manager {
     raft: raft::Handle,
     dispatcher: Dispatcher,
+    leases: LeaseTable,
     scope: Scope,
 }
 
@@ -155,7 +156,7 @@ impl Manager {
         let (raft_rpc, proposals) = raft.services();
         let routes = tonic::service::Routes::new(raft_rpc)
             .add_service(proposals)
-            .add_service(LeaseRpc::server(env.clone(), table))
+            .add_service(LeaseRpc::server(env.clone(), table.clone()))
             .add_service(dispatcher.server())
             .add_service(dispatcher.logs_server())
             .add_service(ca::Issuer::service(store.clone(), env.clone()))
@@ -173,12 +174,22 @@ impl Manager {
                 tracing::error!(%error, "the port between nodes is closed");
             }
         });
-        Ok(Self { raft, dispatcher, scope: scope.clone() })
+        Ok(Self { raft, dispatcher, leases: table, scope: scope.clone() })
     }
 
     /// The replicated state.
     pub(super) fn store(&self) -> Store {
         self.raft.store()
+    }
+
+    /// The member of the Raft group.
+    pub(super) fn raft(&self) -> raft::Handle {
+        self.raft.clone()
+    }
+
+    /// What the leader hears of agents.
+    pub(super) fn leases(&self) -> LeaseTable {
+        self.leases.clone()
     }
 
     /// The agents' side.

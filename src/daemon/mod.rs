@@ -21,6 +21,7 @@ mod recover;
 mod role;
 pub mod settings;
 mod telemetry;
+mod vitals;
 mod worker;
 
 pub use recover::verify_backup;
@@ -115,7 +116,11 @@ async fn serve(settings: Settings, faults: Faults) -> anyhow::Result<()> {
         logs: logs::Broker::new(node.dispatcher(), &scope),
         engine: settings.engine.clone(),
     };
-    let listen = api::Settings { socket: settings.socket.clone(), group: settings.group.clone() };
+    let listen = api::Settings {
+        socket: settings.socket.clone(),
+        group: settings.group.clone(),
+        metrics: settings.metrics_addr,
+    };
     let server = api::serve(listen, deps, &scope).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

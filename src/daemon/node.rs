@@ -13,6 +13,7 @@ use super::locked::{LateLink, Locked};
 use super::manager::{self, Beginning, Manager};
 use super::record::Record;
 use super::settings::Settings;
+use super::vitals::Parts;
 use super::worker::{self, Worker};
 use crate::api::{ControlError, LocalState, Participation};
 use crate::dispatcher::Dispatcher;
@@ -41,6 +42,7 @@ pub(super) struct Inner {
     pub(super) local: watch::Sender<LocalState>,
     pub(super) store: watch::Sender<Option<Store>>,
     pub(super) dispatcher: watch::Sender<Option<Dispatcher>>,
+    pub(super) parts: watch::Sender<Parts>,
     pub(super) keyring: Keyring,
     /// What runs of a manager whose data is locked. Taken after `running` where both are.
     pub(super) locked: Mutex<Option<Locked>>,
@@ -73,6 +75,7 @@ pub(super) fn start(settings: Settings, env: Env, scope: &Scope) -> Node {
         local: watch::Sender::new(local),
         store: watch::Sender::new(None),
         dispatcher: watch::Sender::new(None),
+        parts: watch::Sender::default(),
         running: Mutex::new(None),
     };
     Node { inner: Arc::new(inner) }
@@ -186,6 +189,7 @@ impl Node {
             None => self.inner.scope.child("membership"),
         };
         let channels = Channels::new(identity.clone(), env.clone(), scope.clone());
+        self.inner.parts.send_modify(|parts| parts.identity = Some(identity.clone()));
         let is_new = !matches!(beginning, Beginning::Resume);
         let mut running = Running {
             record,
@@ -233,7 +237,9 @@ impl Node {
             runtime: self.engine(record.node, scope),
             link: Arc::new(link),
         };
-        Worker::start(&parts, record, record.managers.clone(), scope).await
+        let worker = Worker::start(&parts, record, record.managers.clone(), scope).await?;
+        self.inner.parts.send_modify(|parts| parts.agent = Some(worker.agent()));
+        Ok(worker)
     }
 
     /// The engine of this host, as a node of the cluster sees it.
@@ -263,6 +269,7 @@ impl Node {
     pub(super) fn publish_gone(&self) {
         self.inner.store.send_replace(None);
         self.inner.dispatcher.send_replace(None);
+        self.inner.parts.send_replace(Parts::default());
         self.inner.local.send_modify(|local| {
             *local =
                 LocalState { hostname: std::mem::take(&mut local.hostname), ..Default::default() };

@@ -57,6 +57,10 @@ impl Node {
             Manager::start(&parts, &running.record, raft_id, first, &running.scope).await?;
         self.inner.store.send_replace(Some(manager.store()));
         self.inner.dispatcher.send_replace(Some(manager.dispatcher()));
+        self.inner.parts.send_modify(|parts| {
+            parts.raft = Some(manager.raft());
+            parts.leases = Some(manager.leases());
+        });
         running.manager = Some(manager);
         Ok(())
     }
@@ -79,6 +83,7 @@ impl Node {
         if let Some(manager) = running.manager.take() {
             self.inner.store.send_replace(None);
             self.inner.dispatcher.send_replace(None);
+            self.inner.parts.send_modify(|parts| (parts.raft, parts.leases) = (None, None));
             manager.stop().await;
         }
     }

@@ -41,6 +41,10 @@ pub struct DaemonArgs {
     /// What a new raft log lies in: sled or segments; one that is there is used as it is [default: sled]
     #[arg(long, env = "SWARM_RAFT_LOG", value_name = "KIND")]
     pub raft_log: Option<LogKind>,
+    /// Where to serve /metrics, /healthz and /readyz over TCP, too, to everybody who reaches it
+    /// [default: nowhere]
+    #[arg(long, env = "SWARM_METRICS_ADDR", value_name = "IP:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
     /// Settings file [default: /etc/swarm/config.toml, if it exists]
     #[arg(long, env = "SWARM_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -96,6 +100,7 @@ struct File {
     dns_port: Option<u16>,
     upstream_dns: Option<Vec<SocketAddr>>,
     raft_log: Option<String>,
+    metrics_addr: Option<SocketAddr>,
     log: Option<String>,
     policy: FilePolicy,
 }
@@ -149,6 +154,8 @@ pub struct Settings {
     pub upstream_dns: Option<Vec<SocketAddr>>,
     /// What a new raft log lies in.
     pub raft_log: LogKind,
+    /// Where numbers and health are served over TCP; nowhere if absent.
+    pub metrics_addr: Option<SocketAddr>,
     /// Filter of log lines.
     pub log: String,
     /// What this node lets services ask of it.
@@ -175,6 +182,7 @@ impl Settings {
             dns_port: args.dns_port.or(file.dns_port).unwrap_or(DNS_PORT),
             upstream_dns: file.upstream_dns,
             raft_log: args.raft_log.or(logs).unwrap_or_default(),
+            metrics_addr: args.metrics_addr.or(file.metrics_addr),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             policy: file.policy.policy()?,
         };
@@ -239,7 +247,11 @@ mod tests {
     fn flags_win_over_the_file_and_unknown_members_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
-        std::fs::write(&path, "dns-port = 5301\nrun-dir = \"/run/a\"\n").unwrap();
+        std::fs::write(
+            &path,
+            "dns-port = 5301\nrun-dir = \"/run/a\"\nmetrics-addr = \"[::1]:9323\"\n",
+        )
+        .unwrap();
         let args = DaemonArgs {
             config: Some(path.clone()),
             dns_port: Some(5302),
@@ -247,6 +259,7 @@ mod tests {
         };
         let settings = Settings::load(&args).unwrap();
         assert_eq!(settings.dns_port, 5302);
+        assert_eq!(settings.metrics_addr, Some("[::1]:9323".parse().unwrap()));
         assert_eq!(settings.socket, Path::new("/run/a/swarm.sock"));
         assert_eq!(settings.raft_log, LogKind::Sled);
         std::fs::write(&path, "raft-log = \"segments\"\n").unwrap();

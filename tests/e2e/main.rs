@@ -20,3 +20,4 @@ mod policy;
 mod recovery;
 mod registry;
 mod story;
+mod watch;

@@ -297,3 +297,19 @@ async fn nothing_that_a_client_can_say_of_a_service_is_lost() {
         assert_eq!(body["Name"], json!("all"));
     }
 }
+
+#[tokio::test]
+async fn alarms_print_like_any_other_event() {
+    for client in clients() {
+        let bench = Bench::manager().await;
+        bench.control.vitals.lock().unwrap().local.degraded = "no container engine".to_owned();
+        assert_eq!(bench.get("/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+        let cli = Cli { client, bench: &bench };
+        // The client sends whole seconds.
+        let until = Env::system().clock.now().0 / 1_000_000_000 + 2;
+        let line = format!("events --since 1m --until {until} --filter type=alarm");
+        let text = cli.good(&line).await;
+        has(&text, &["alarm raise node-degraded/vm (", "severity=warning"]);
+        has(&text, &["text=it cannot run tasks: no container engine"]);
+    }
+}

@@ -8,6 +8,7 @@ mod objects;
 mod policy;
 mod streams;
 mod swarm;
+mod wellbeing;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -60,6 +61,7 @@ fn id(number: u8) -> [u8; 16] {
 #[derive(Debug)]
 struct Control {
     state: Mutex<LocalState>,
+    vitals: Mutex<Vitals>,
     init: Mutex<Option<InitRequest>>,
     join: Mutex<Option<JoinRequest>>,
     followed: Mutex<u32>,
@@ -71,6 +73,15 @@ struct Control {
 impl NodeControl for Control {
     fn state(&self) -> LocalState {
         self.state.lock().unwrap().clone()
+    }
+
+    fn vitals(&self) -> Vitals {
+        let state = self.state();
+        let mut vitals = self.vitals.lock().unwrap().clone();
+        vitals.local.part = state.part();
+        vitals.local.name = state.hostname;
+        vitals.local.error = state.error;
+        vitals
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
@@ -268,13 +279,17 @@ fn node(number: u8, role: Role) -> Node {
 /// A store with a cluster of one manager.
 async fn founded(env: &Env, spec: ClusterSpec) -> Store {
     let store = Store::in_memory(env.clone());
+    fill(&store, spec).await;
+    store
+}
+
+async fn fill(store: &Store, spec: ClusterSpec) {
     let objects = vec![
         Object::Cluster(Arc::new(cluster(spec))),
         Object::Network(Arc::new(network())),
         Object::Node(Arc::new(node(1, Role::Manager))),
     ];
-    put(&store, objects).await;
-    store
+    put(store, objects).await;
 }
 
 async fn put(store: &Store, objects: Vec<Object>) {
@@ -344,6 +359,7 @@ impl Bench {
         let env = Env::system();
         let control = Arc::new(Control {
             state: Mutex::new(LocalState { hostname: "vm".into(), ..LocalState::default() }),
+            vitals: Mutex::default(),
             init: Mutex::default(),
             join: Mutex::default(),
             followed: Mutex::default(),
@@ -358,7 +374,8 @@ impl Bench {
             logs: Arc::<Logs>::clone(&logs),
             engine: folder.path().join("engine.sock"),
         };
-        let settings = Settings { socket: folder.path().join("api.sock"), group: None };
+        let settings =
+            Settings { socket: folder.path().join("api.sock"), group: None, metrics: None };
         let handle = serve(settings, deps, &scope).await.unwrap();
         Self { scope, folder, control, logs, handle: Some(handle) }
     }
@@ -432,13 +449,13 @@ async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
         logs: Arc::<Logs>::clone(&bench.logs),
         engine: PathBuf::from("/nonexistent"),
     };
-    let settings = Settings { socket: bench.socket(), group: None };
+    let settings = Settings { socket: bench.socket(), group: None, metrics: None };
     let taken = serve(settings.clone(), deps(&bench), &bench.scope).await.unwrap_err();
     assert!(matches!(taken, ServeError::InUse { .. }), "{taken}");
 
     let stale = bench.folder.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    let settings = Settings { socket: stale.clone(), group: None };
+    let settings = Settings { socket: stale.clone(), group: None, metrics: None };
     let handle = serve(settings, deps(&bench), &bench.scope).await.unwrap();
     UnixStream::connect(&stale).await.unwrap();
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&stale).unwrap());
@@ -448,12 +465,15 @@ async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
 
     let file = bench.folder.path().join("file");
     std::fs::write(&file, "x").unwrap();
-    let settings = Settings { socket: file, group: None };
+    let settings = Settings { socket: file, group: None, metrics: None };
     let refused = serve(settings, deps(&bench), &bench.scope).await.unwrap_err();
     assert!(matches!(refused, ServeError::NotASocket { .. }), "{refused}");
 
-    let settings =
-        Settings { socket: bench.folder.path().join("g"), group: Some("no-such-group".into()) };
+    let settings = Settings {
+        socket: bench.folder.path().join("g"),
+        group: Some("no-such-group".into()),
+        metrics: None,
+    };
     let refused = serve(settings, deps(&bench), &bench.scope).await.unwrap_err();
     assert!(matches!(refused, ServeError::NoSuchGroup { .. }), "{refused}");
 }

@@ -1,0 +1,136 @@
+//! How this node and its swarm are: `/healthz` and `/readyz` for machines, `/x/v1/status` for
+//! `swarm status`. None of them asks anybody: they answer without a quorum, locked, and before a
+//! cluster exists.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use super::alarms::{self, Look};
+use super::context::{Ctx, json};
+use crate::health::report::leader_name;
+use crate::health::{Census, Part, Raised};
+use crate::raft::Store;
+
+fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    let mut text = text.into();
+    text.push('\n');
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+/// `GET /healthz`: the process serves. A restart would mend nothing of what else may be wrong.
+pub(super) async fn healthz() -> Response {
+    plain(StatusCode::OK, "ok")
+}
+
+/// `GET /readyz`: the node does its part; otherwise why not.
+pub(super) async fn readyz(State(ctx): State<Ctx>) -> Response {
+    match readiness(&alarms::look(&ctx)) {
+        Ok(text) => plain(StatusCode::OK, text),
+        Err(text) => plain(StatusCode::SERVICE_UNAVAILABLE, text),
+    }
+}
+
+/// What the node is, if it does its part.
+fn readiness(look: &Look) -> Result<&'static str, String> {
+    let local = &look.vitals.local;
+    let word = match local.part {
+        Part::Outside => return Ok("ok: not in a swarm"),
+        Part::Joining => return Err("the node is joining a swarm".to_owned()),
+        Part::Locked => return Err("the manager is locked: docker swarm unlock".to_owned()),
+        Part::Broken => return Err(local.error.clone()),
+        Part::Manager if look.view.is_none() => return Err("the manager is starting".to_owned()),
+        Part::Manager if local.is_led != Some(true) => {
+            return Err("the swarm does not have a leader".to_owned());
+        }
+        Part::Manager => "ok: manager",
+        Part::Worker => "ok: worker",
+    };
+    if let Some(lack) = local.room.as_ref().and_then(|room| room.lack.as_ref()) {
+        return Err(format!("the manager's disk is full: {lack}"));
+    }
+    if local.is_connected == Some(false) {
+        return Err("the node has no session with a manager".to_owned());
+    }
+    if !local.degraded.is_empty() {
+        return Err(format!("the node cannot run tasks: {}", local.degraded));
+    }
+    Ok(word)
+}
+
+/// `GET /x/v1/status`: where this node and its swarm stand.
+pub(super) async fn status(State(ctx): State<Ctx>) -> Response {
+    let look = alarms::look(&ctx);
+    let report = look.report();
+    let state = ctx.deps.control.state();
+    let store = ctx.deps.store.borrow().clone();
+    let engine = ctx.engine.is_there().await;
+    let ready = readiness(&look);
+    let managers: Vec<String> = state.managers.iter().map(|(_, addr)| addr.to_string()).collect();
+    let shown = json!({
+        "Version": super::system::RELEASE,
+        "NodeID": state.node.map(|node| node.to_string()),
+        "Name": look.vitals.local.name,
+        "State": state.participation.as_str(),
+        "Role": if state.is_manager { "manager" } else { "worker" },
+        "Error": state.error,
+        "Engine": engine,
+        "Ready": ready.is_ok(),
+        "NotReady": ready.err(),
+        "Connected": look.vitals.local.is_connected,
+        "KnownManagers": managers,
+        "Well": report.is_well,
+        "Verdict": report.verdict,
+        "Raft": store.as_ref().map(raft),
+        "Cluster": report.cluster.as_ref().map(|census| cluster(&look, census, store.as_ref())),
+        "Alarms": look.raised.iter().map(alarm).collect::<Vec<_>>(),
+    });
+    json(StatusCode::OK, &shown)
+}
+
+fn raft(store: &Store) -> Value {
+    let (view, leadership) = (store.view(), *store.leadership().borrow());
+    json!({
+        "Term": leadership.term,
+        "Leader": leadership.leader.map(|(_, addr)| addr.to_string()),
+        "IsLeader": leadership.is_self,
+        "Applied": {"Term": view.position.term, "Index": view.position.index},
+    })
+}
+
+fn cluster(look: &Look, census: &Census, store: Option<&Store>) -> Value {
+    let leader = store.and_then(|store| store.leadership().borrow().leader);
+    let name = leader.zip(look.view.as_ref()).and_then(|((_, addr), view)| leader_name(view, addr));
+    let behind = census.behind.iter().map(|it| {
+        json!({
+            "Service": it.service, "Wanted": it.wanted, "Running": it.running, "Reason": it.reason,
+        })
+    });
+    json!({
+        "Leader": name,
+        "Managers": {
+            "Total": census.managers,
+            "Reachable": census.managers_reachable,
+            "Quorum": census.quorum,
+        },
+        "Nodes": {
+            "Total": census.nodes, "Ready": census.ready, "Down": census.down,
+            "Degraded": census.degraded, "Drained": census.drained,
+        },
+        "Services": {"Total": census.services, "Behind": census.behind_count},
+        "Tasks": {"Wanted": census.wanted, "Running": census.running},
+        "Behind": behind.collect::<Vec<_>>(),
+    })
+}
+
+fn alarm(raised: &Raised) -> Value {
+    let Raised { alarm, since } = raised;
+    json!({
+        "Name": alarm.name.as_str(),
+        "Subject": alarm.subject,
+        "Severity": alarm.name.severity().as_str(),
+        "Since": since.to_string(),
+        "Text": alarm.text,
+    })
+}

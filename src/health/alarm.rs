@@ -1,0 +1,269 @@
+//! Alarms: a closed set of conditions, each with a text that says what to do.
+
+use super::facts::{Facts, Local, Part, name_of};
+use crate::domain::node::{Membership, Node, Reachability, Role};
+use crate::state::State;
+
+/// Free bytes below which somebody should make room before it is urgent; writes stop at 64 MiB.
+const ROOM_LOW: u64 = 512 << 20;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something is refused, or will be, or is about to be lost.
+    Critical,
+    /// The swarm copes; the next fault may be one too many.
+    Warning,
+}
+
+impl Severity {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $severity:ident, $patience:literal;)+) => {
+        /// Which condition it is; the most urgent first.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Name { $($(#[$doc])* $name),+ }
+
+        impl Name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Its name in events, metrics and documents.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word),+ }
+            }
+
+            /// How bad it is.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity),+ }
+            }
+
+            /// For how many seconds it must hold before somebody is told.
+            #[must_use]
+            pub const fn patience_seconds(self) -> u64 {
+                match self { $(Self::$name => $patience),+ }
+            }
+        }
+    };
+}
+
+names! {
+    /// This node cannot be what it should be, such as a manager with a damaged log.
+    NodeBroken = "node-broken", Critical, 0;
+    /// This manager waits for its unlock key.
+    ManagerLocked = "manager-locked", Critical, 0;
+    /// This manager knows no leader; an election takes a few seconds.
+    NoQuorum = "no-quorum", Critical, 8;
+    /// Nothing is written to the log any more.
+    DiskFull = "disk-full", Critical, 0;
+    /// Two agents say that they are one node.
+    IdentityTwice = "identity-twice", Critical, 0;
+    /// A certificate should have been renewed long ago.
+    CertificateExpiring = "certificate-expiring", Critical, 0;
+    /// This manager is not fit to lead.
+    LeaderUnfit = "manager-unfit", Warning, 0;
+    /// A manager is not heard from.
+    ManagerUnreachable = "manager-unreachable", Warning, 0;
+    /// A node is not heard from.
+    NodeDown = "node-down", Warning, 0;
+    /// A node is there and cannot run tasks.
+    NodeDegraded = "node-degraded", Warning, 0;
+    /// This node's agent finds no manager.
+    NoSession = "no-session", Warning, 10;
+    /// An even number of managers.
+    EvenManagers = "even-managers", Warning, 60;
+    /// Little room is left for the log.
+    DiskLow = "disk-low", Warning, 0;
+    /// The clock of this machine was set.
+    ClockStepped = "clock-stepped", Warning, 0;
+    /// A scheduled backup was not made.
+    BackupOverdue = "backup-overdue", Warning, 0;
+    /// A rotation of the root certificate waits for nodes.
+    RotationStuck = "rotation-stuck", Warning, 0;
+}
+
+/// Something that somebody must know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// Which condition.
+    pub name: Name,
+    /// Of what: a node's name; empty if it is the swarm's.
+    pub subject: String,
+    /// What it is and what to do.
+    pub text: String,
+}
+
+/// All conditions that hold, in the order of their names.
+#[must_use]
+pub fn alarms(facts: &Facts<'_>) -> Vec<Alarm> {
+    let mut found = of_this_node(facts);
+    if let Some(state) = facts.state {
+        state.nodes.values().for_each(|node| found.extend(of_a_node(node)));
+        found.extend(even_managers(state));
+        for id in &facts.local.contested {
+            let name = state.node(*id).map_or_else(|| id.to_string(), |node| name_of(node));
+            let text = format!(
+                "two agents say that they are node {id}: a disk or virtual machine was copied; on \
+                 the copy run `swarm leave --force` and join again"
+            );
+            found.push(Alarm { name: Name::IdentityTwice, subject: name, text });
+        }
+    }
+    found.sort();
+    found.dedup_by(|a, b| (a.name, &a.subject) == (b.name, &b.subject));
+    found
+}
+
+/// What this node knows of itself.
+fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
+    let Facts { local, now, .. } = facts;
+    let mut found = Vec::new();
+    // As the state calls it, so that what both know is one alarm.
+    let known = local.node.and_then(|id| facts.state?.node(id));
+    let subject = known.map_or_else(|| local.name.clone(), |node| name_of(node));
+    let mut alarm = |name, text: String| {
+        found.push(Alarm { name, subject: subject.clone(), text });
+    };
+    match local.part {
+        Part::Broken => alarm(Name::NodeBroken, local.error.clone()),
+        Part::Locked => {
+            alarm(Name::ManagerLocked, "run `swarm unlock` here with the unlock key".to_owned());
+        }
+        Part::Outside | Part::Joining | Part::Worker | Part::Manager => {}
+    }
+    if local.is_led == Some(false) {
+        alarm(Name::NoQuorum, no_quorum(facts));
+    }
+    if local.is_connected == Some(false) && matches!(local.part, Part::Worker | Part::Manager) {
+        let text = "no manager is reached from here: containers and names go on, nothing new is \
+                    started; see `session` in the daemon's log, TCP 2377 and the managers";
+        alarm(Name::NoSession, text.to_owned());
+    }
+    if !local.degraded.is_empty() {
+        alarm(Name::NodeDegraded, format!("it cannot run tasks: {}", local.degraded));
+    }
+    if !local.ailments.is_empty() {
+        let text = format!(
+            "it gives up leadership and does not stand for election: {}; look at the disk and the \
+             load of this machine",
+            local.ailments.join("; ")
+        );
+        alarm(Name::LeaderUnfit, text);
+    }
+    if local.has_clock_stepped {
+        let text = "the clock of this machine was set; repair its time synchronisation (chrony, \
+                    systemd-timesyncd)";
+        alarm(Name::ClockStepped, text.to_owned());
+    }
+    if let Some(valid) = local.certificate.filter(|valid| valid.is_late(*now)) {
+        let text = format!(
+            "the certificate of this node ends at {} and could not be renewed: bring it together \
+             with a manager before that, or it must join again",
+            valid.until
+        );
+        alarm(Name::CertificateExpiring, text);
+    }
+    of_disk(local, &mut alarm);
+    for (name, text) in
+        [(Name::BackupOverdue, &local.backup_overdue), (Name::RotationStuck, &local.rotation_stuck)]
+    {
+        if let Some(text) = text {
+            alarm(name, text.clone());
+        }
+    }
+    found
+}
+
+fn of_disk(local: &Local, alarm: &mut impl FnMut(Name, String)) {
+    let Some(room) = &local.room else { return };
+    match &room.lack {
+        Some(lack) => alarm(Name::DiskFull, format!("no change is written any more: {lack}")),
+        None if room.free < ROOM_LOW => {
+            let text = format!(
+                "{} MiB are free on the file system of the raft log; make room, below 64 MiB \
+                 nothing is written any more",
+                room.free >> 20
+            );
+            alarm(Name::DiskLow, text);
+        }
+        None => {}
+    }
+}
+
+fn no_quorum(facts: &Facts<'_>) -> String {
+    let voters: Vec<String> = facts.state.map_or_else(Vec::new, |state| {
+        let all = state.nodes.values().filter(|node| votes(node));
+        all.map(|node| name_of(node)).collect()
+    });
+    format!(
+        "this manager knows no leader, so nothing can be changed: start managers until more than \
+         half of {} ({}) are up; are they lost for good: `swarm recover`",
+        voters.len(),
+        voters.join(", ")
+    )
+}
+
+fn votes(node: &Node) -> bool {
+    node.manager.is_some_and(|part| part.membership == Membership::Voter)
+}
+
+/// What the state says of a node.
+fn of_a_node(node: &Node) -> Option<Alarm> {
+    let subject = name_of(node);
+    let is_silent = node.manager.is_some_and(|part| part.silent);
+    let is_down = node.status.reachability == Reachability::Unreachable;
+    if votes(node) && (is_silent || is_down) {
+        let text = format!(
+            "this manager is not heard from{}: look at its machine, its daemon (`swarm status` \
+             there) and TCP 2377; is it gone for good: `swarm node replace {}`",
+            because(&node.status.message),
+            node.id
+        );
+        return Some(Alarm { name: Name::ManagerUnreachable, subject, text });
+    }
+    if is_down {
+        let text = format!(
+            "this node is not heard from{}: its tasks run elsewhere; look at its machine and its \
+             daemon; is it gone for good: `swarm node rm --force {}`",
+            because(&node.status.message),
+            node.id
+        );
+        return Some(Alarm { name: Name::NodeDown, subject, text });
+    }
+    let degraded = node.description.as_ref().map(|it| it.degraded.as_str()).unwrap_or_default();
+    (!degraded.is_empty()).then(|| Alarm {
+        name: Name::NodeDegraded,
+        subject,
+        text: format!("it cannot run tasks: {degraded}"),
+    })
+}
+
+fn because(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
+}
+
+/// An even number of voters tolerates no more than one less, and needs one more to be up.
+fn even_managers(state: &State) -> Option<Alarm> {
+    let wanted = state.nodes.values().filter(|node| node.spec.role == Role::Manager).count();
+    let is_even = wanted > 0 && wanted.is_multiple_of(2);
+    is_even.then(|| Alarm {
+        name: Name::EvenManagers,
+        subject: String::new(),
+        text: format!(
+            "{wanted} managers tolerate the loss of {}, like {}; promote one more or demote one",
+            (wanted - 1) / 2,
+            wanted - 1
+        ),
+    })
+}
