@@ -3,8 +3,7 @@
 # lab of hosts on this machine. Installs what it needs. Run as root; about 40 minutes on two cores from nothing.
 #
 #   scripts/test.sh            all
-#   scripts/test.sh gate|unit|sim|power|engine|e2e|quickstart|compose     one part
-#   scripts/test.sh gate|unit|sim|engine|e2e|chaos|quickstart|compose     one part
+#   scripts/test.sh gate|unit|sim|power|engine|e2e|chaos|quickstart|compose     one part
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -38,8 +38,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
-use crate::env::{Env, Scope, SystemDevice, files};
-use crate::env::{Env, Failpoints, Faults, Scope, files};
+use crate::env::{Env, Failpoints, Faults, Scope, SystemDevice, files};
 use settings::Settings;
 
 /// How long everything may take to end after a signal. Containers are never touched.
@@ -96,11 +95,9 @@ fn faults(args: &DaemonArgs) -> anyhow::Result<Faults> {
 }
 
 /// The life of a node process.
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let device = Arc::new(SystemDevice::new(settings.raft_log));
-    let env = Env { device, ..Env::system() };
 async fn serve(settings: Settings, faults: Faults) -> anyhow::Result<()> {
-    let env = Env { faults, ..Env::system() };
+    let device = Arc::new(SystemDevice::new(settings.raft_log));
+    let env = Env { device, faults, ..Env::system() };
     let scope = Scope::root("node");
     files::private_dir(&settings.state_dir).with_context(|| {
         format!("cannot use the state directory {}", settings.state_dir.display())

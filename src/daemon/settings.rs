@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser};
 use serde::Deserialize;
 
-use crate::env::disk::LogKind;
 use crate::agent::Guard;
 use crate::domain::SpecPolicy;
+use crate::env::disk::LogKind;
 
 /// TCP port between nodes (IANA: "docker swarm").
 pub const NODE_PORT: u16 = 2377;

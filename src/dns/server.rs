@@ -127,8 +127,6 @@ pub(super) async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
             Decision::Reply(reply) => Some(reply),
             Decision::Ignore => None,
             Decision::Forward => match shared.limits.forwards.take(client.ip()) {
-                None => fail(query),
-            Decision::Forward => match Permit::take(&shared, client.ip()) {
                 None => {
                     shared.count(Named::Failed, shared.env.clock.instant());
                     fail(query)

@@ -60,7 +60,7 @@ pub(crate) fn floor(bytes: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("floor");
     std::fs::write(&path, bytes).unwrap();
-    drop(FloorFile::open(&SystemDevice, &path));
+    drop(FloorFile::open(&SystemDevice::default(), &path));
 }
 
 /// What is written must be read as what it was.
@@ -74,7 +74,13 @@ fn entries(changes: Vec<Change>) -> Vec<Entry> {
     let command = Command { proposed_at, request: None, changes };
     vec![
         Entry::new_blank(id(1)),
-        Entry::new(id(300), EntryPayload::Normal(Batch(vec![command].into()))),
+        Entry::new(
+            id(300),
+            EntryPayload::Normal(Batch {
+                format: crate::domain::Format::FIRST,
+                commands: vec![command].into(),
+            }),
+        ),
     ]
 }
 
@@ -116,6 +122,6 @@ pub(crate) fn floors() -> Vec<Vec<u8>> {
     let floor = Floor { raft_id: 7, vote: Some((3, 7, true)), ..Floor::default() };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("floor");
-    FloorFile::create(&SystemDevice, &path, &floor).unwrap();
+    FloorFile::create(&SystemDevice::default(), &path, &floor).unwrap();
     vec![codec::encode_message(&floor).unwrap().to_vec(), std::fs::read(&path).unwrap()]
 }

@@ -19,8 +19,7 @@ use super::store::ProposeError;
 use super::types::{Batch, Outcomes, Raft, TypeConfig};
 use super::vigil::Vigil;
 use crate::domain::{Format, RaftId, RequestId, Revision, Timestamp};
-use crate::env::{Env, Instant, Point};
-use crate::env::{Env, Instant, Proposed};
+use crate::env::{Env, Instant, Point, Proposed};
 use crate::state::{Change, Command, Object, Rejection};
 use crate::wire::types;
 
@@ -147,27 +146,18 @@ impl Proposer {
         let batch = Batch { format: self.format(&commands), commands: Arc::new(commands) };
         // The term that stamped the time, and that the plans were made for, must be the entry's.
         let leader = Leader { term: current, node_id: self.me.0 };
-        let Env { faults, clock, .. } = &self.env;
+        let Env { faults, clock, meters, .. } = &self.env;
         faults.pass(Point::ProposerBefore, &**clock).await;
-        let written = match self.write(batch, leader).await {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                for answer in answers {
-                    answer.send(Err(error.clone())).ok();
-                }
-                return;
-        let (meters, began) = (Arc::clone(&self.env.meters), self.env.clock.instant());
+        let began = clock.instant();
         let written = self.write(batch, leader).await;
-        meters.raft_commit.took(self.env.clock.instant().since(began));
+        meters.raft_commit.took(clock.instant().since(began));
         let outcomes = match written {
             Ok(outcomes) => {
+                faults.pass(Point::ProposerAfter, &**clock).await;
                 outcomes.0.into_iter().map(|it| it.map_err(ProposeError::from)).collect()
             }
             Err(error) => vec![Err(error); answers.len()],
         };
-        faults.pass(Point::ProposerAfter, &**clock).await;
-        for (answer, outcome) in answers.into_iter().zip(written.0) {
-            answer.send(outcome.map_err(ProposeError::from)).ok();
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             meters.raft_proposals.of(fate(&outcome)).up();
             answer.send(outcome).ok();

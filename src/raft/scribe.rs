@@ -22,8 +22,7 @@ use super::log::{Place, Shared};
 use super::record::{self, Broken, Chain, Sealer};
 use super::types::{LogId, TypeConfig, Vote};
 use crate::env::disk::LogDisk;
-use crate::env::{Canary, Device, Env, Faults, Point};
-use crate::env::{Canary, Env};
+use crate::env::{Canary, Env, Point};
 
 /// What the log asks of its thread.
 pub(super) enum Job {
@@ -125,15 +124,14 @@ impl Scribe {
         if self.env.faults.has(Canary::AckBeforeBarrier) && answers.iter().all(is_append) {
             return Ok(());
         }
-        self.faults.hit(Point::RaftBeforeBarrier);
+        let Env { faults, clock, meters, .. } = &self.env;
+        let began = clock.instant();
+        faults.hit(Point::RaftBeforeBarrier);
         self.disk.barrier()?;
-        self.faults.hit(Point::RaftBeforeFloor);
+        faults.hit(Point::RaftBeforeFloor);
         self.file.write(&mut self.floor)?;
-        self.faults.hit(Point::RaftAfterFloor);
-        let began = self.env.clock.instant();
-        self.disk.barrier()?;
-        self.file.write(&mut self.floor)?;
-        self.env.meters.raft_sync.took(self.env.clock.instant().since(began));
+        faults.hit(Point::RaftAfterFloor);
+        meters.raft_sync.took(clock.instant().since(began));
         Ok(())
     }
 
@@ -146,7 +144,7 @@ impl Scribe {
                 Ok(Some(Answer::Done(done)))
             }
             Job::Append { entries, done } => {
-                self.faults.hit(Point::RaftBeforeAppend);
+                self.env.faults.hit(Point::RaftBeforeAppend);
                 let mut records = Vec::new();
                 for (stamp, encoded) in entries {
                     let (cut, chain) = self.sealer.write(&self.chain, stamp, &encoded);
@@ -157,13 +155,13 @@ impl Scribe {
                 }
                 let began = self.env.clock.instant();
                 self.disk.append(records)?;
-                self.faults.hit(Point::RaftAfterAppend);
+                self.env.faults.hit(Point::RaftAfterAppend);
                 self.env.meters.raft_append.took(self.env.clock.instant().since(began));
                 Ok(Some(Answer::Appended(done)))
             }
             Job::Vote { vote, done } => {
                 self.disk.put_meta(VOTE, encode(&vote)?)?;
-                self.faults.hit(Point::RaftVote);
+                self.env.faults.hit(Point::RaftVote);
                 self.floor.vote = Some(parts(&vote));
                 Ok(Some(Answer::Done(done)))
             }
@@ -172,7 +170,7 @@ impl Scribe {
                 self.floor.last = last.map(Stamp::from);
                 self.floor.chain = self.chain;
                 self.file.write(&mut self.floor)?;
-                self.faults.hit(Point::RaftTruncate);
+                self.env.faults.hit(Point::RaftTruncate);
                 self.disk.truncate_after(last.map(|id| id.index))?;
                 Ok(Some(Answer::Done(done)))
             }
@@ -205,7 +203,7 @@ impl Scribe {
         self.purged = Some(purged);
         self.disk.put_meta(PURGED, encode(&purged)?)?;
         self.disk.barrier()?;
-        self.faults.hit(Point::RaftPurge);
+        self.env.faults.hit(Point::RaftPurge);
         self.disk.purge_to(upto.index)
     }
 

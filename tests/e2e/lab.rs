@@ -84,13 +84,6 @@ impl Lab {
         Self::hosts_with(hosts, &[])
     }
 
-    /// Hosts whose daemons have something in their environment.
-    pub(crate) fn hosts_with(hosts: usize, environment: &[(&str, &str)]) -> Self {
-        // What an interrupted run left behind goes first.
-        lab(&["down"]);
-        let mut command = script("lab.sh");
-        command.args(["hosts", &hosts.to_string()]).envs(environment.iter().copied());
-        let made: Said = command.output().unwrap().into();
     /// The same, with variables for `lab.sh`.
     pub(crate) fn hosts_with(hosts: usize, variables: &[(&str, &str)]) -> Self {
         // What an interrupted run left behind goes first.
@@ -109,13 +102,6 @@ impl Lab {
         Self::cluster_with(hosts, managers, &[])
     }
 
-    /// The same, whose daemons have something in their environment.
-    pub(crate) fn cluster_with(
-        hosts: usize,
-        managers: usize,
-        environment: &[(&str, &str)],
-    ) -> Self {
-        let lab = Self::hosts_with(hosts, environment);
     /// The same, with variables for `lab.sh`.
     pub(crate) fn cluster_with(hosts: usize, managers: usize, with: &[(&str, &str)]) -> Self {
         let lab = Self::hosts_with(hosts, with);
