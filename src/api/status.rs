@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::alarms::{self, Look};
 use super::context::{Ctx, json};
-use crate::health::report::leader_name;
+use crate::health::report::member_name;
 use crate::health::{Census, Part, Raised};
 use crate::raft::Store;
 
@@ -101,7 +101,7 @@ fn raft(store: &Store) -> Value {
 
 fn cluster(look: &Look, census: &Census, store: Option<&Store>) -> Value {
     let leader = store.and_then(|store| store.leadership().borrow().leader);
-    let name = leader.zip(look.view.as_ref()).and_then(|((_, addr), view)| leader_name(view, addr));
+    let name = leader.zip(look.view.as_ref()).and_then(|((id, _), view)| member_name(view, id));
     let behind = census.behind.iter().map(|it| {
         json!({
             "Service": it.service, "Wanted": it.wanted, "Running": it.running, "Reason": it.reason,

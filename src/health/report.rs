@@ -3,7 +3,7 @@
 use super::facts::{Facts, Part, name_of};
 use super::tracker::Raised;
 use crate::domain::node::{Availability, Membership, Node, Reachability};
-use crate::domain::{Service, TaskState};
+use crate::domain::{RaftId, Service, TaskState};
 use crate::state::State;
 
 /// Services that are named when they are not as wanted; the others are counted.
@@ -172,9 +172,10 @@ pub fn node_state(node: &Node) -> &'static str {
     }
 }
 
-/// The name of the leader among the nodes, given the address of its port.
+/// The name of the node that is a member of the Raft group.
 #[must_use]
-pub fn leader_name(state: &State, addr: std::net::SocketAddr) -> Option<String> {
-    let node = state.nodes.values().find(|node| node.manager.is_some_and(|it| it.addr == addr))?;
+pub fn member_name(state: &State, member: RaftId) -> Option<String> {
+    let is_it = |node: &Node| node.manager.is_some_and(|it| it.raft_id == member);
+    let node = state.nodes.values().find(|node| is_it(node))?;
     Some(name_of(node))
 }
