@@ -1,17 +1,18 @@
 #!/bin/bash
-# Deterministic simulation: whole groups of managers in one thread, on simulated time, network and disks, under faults
+# Deterministic simulation: managers, or whole clusters, in one thread on simulated time, network and disks, under faults
 # that follow from a seed. A failure prints the seed, the faults that it takes, and the command that repeats it.
 #
-#   scripts/sim.sh                          100 seeds, on all cores
+#   scripts/sim.sh                          100 seeds of managers, on all cores
+#   scripts/sim.sh --profile cluster        30 seeds of whole clusters: agents, engines, users; also: big, raft,
+#                                           canaries (every bug on purpose above the store is to be found; takes long)
 #   scripts/sim.sh --seeds N [--first S]    N seeds, from S on (1)
 #   scripts/sim.sh --seed S [--only 2,5]    one seed; only these faults of its timeline
-#   scripts/sim.sh --profile raft           the profile (raft is what there is)
 #   scripts/sim.sh --canary NAME            with a bug made on purpose (src/env/faults.rs)
 #   scripts/sim.sh --log FILTER             with what the members log, e.g. swarm=debug
 set -euo pipefail
 cd "$(dirname "$0")/.."
-usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-export SIM_SEEDS=100
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+export SIM_PROFILE=raft
 while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || usage
     case $1 in
@@ -21,9 +22,17 @@ while [ $# -gt 0 ]; do
         --only) export SIM_ONLY=$2 ;;
         --canary) export SIM_CANARY=$2 ;;
         --log) export SIM_LOG=$2 ;;
-        --profile) [ "$2" = raft ] || { echo "there is no profile $2: raft is what there is" >&2; exit 2; } ;;
+        --profile) SIM_PROFILE=$2 ;;
         *) usage ;;
     esac
     shift 2
 done
-exec cargo test --locked --quiet --test sim -- --exact any_seed_keeps_the_promises_of_raft --nocapture
+case $SIM_PROFILE in
+    raft) test=any_seed_keeps_the_promises_of_raft seeds=100 ;;
+    cluster) test=any_seed_keeps_the_promises_of_a_cluster seeds=30 ;;
+    canaries) test=canaries::every_canary_of_a_cluster_is_found seeds=1 ;;
+    big) test=a_big_cluster_keeps_them_too seeds=2 ;;
+    *) echo "there is no profile $SIM_PROFILE: raft, cluster, canaries and big are what there is" >&2; exit 2 ;;
+esac
+export SIM_SEEDS=${SIM_SEEDS:-$seeds}
+exec cargo test --locked --quiet --test sim -- --exact "$test" --nocapture

@@ -2,7 +2,6 @@
 //!
 //! A node without an engine still is a node: it says what is missing and takes tasks when it is there.
 
-use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +24,9 @@ pub(super) async fn run(env: Env, board: Arc<Board>, runtime: Arc<dyn Runtime>) 
     loop {
         let (described, pause) = match runtime.describe().await {
             Ok(described) => (described, REPEAT),
-            Err(error) => (Description { degraded: error.to_string(), ..machine() }, RETRY),
+            Err(error) => (Description { degraded: error.to_string(), ..machine(&env) }, RETRY),
         };
-        let description = finish(described);
+        let description = finish(&env, described);
         let due = env.clock.instant().after(pause);
         loop {
             publish(&board, &description, &networks.borrow_and_update().problem);
@@ -66,23 +65,23 @@ fn publish(board: &Board, description: &Description, problem: &str) {
 }
 
 /// What an engine does not know.
-fn finish(described: Description) -> Description {
-    let hostname = hostname().unwrap_or_else(|| described.hostname.clone());
+fn finish(env: &Env, described: Description) -> Description {
+    let hostname = env.machine.hostname().unwrap_or_else(|| described.hostname.clone());
     Description { hostname, agent_version: env!("CARGO_PKG_VERSION").to_owned(), ..described }
 }
 
 /// The machine as the kernel shows it, for the time without an engine.
-pub(super) fn machine() -> Description {
-    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+pub(super) fn machine(env: &Env) -> Description {
+    let cpus = env.machine.cores();
     Description {
-        hostname: hostname().unwrap_or_default(),
+        hostname: env.machine.hostname().unwrap_or_default(),
         platform: Platform {
             architecture: std::env::consts::ARCH.to_owned(),
             os: std::env::consts::OS.to_owned(),
         },
         resources: Resources {
             nano_cpus: i64::try_from(cpus).unwrap_or(1).saturating_mul(1_000_000_000),
-            memory_bytes: memory().unwrap_or_default(),
+            memory_bytes: env.machine.memory_bytes().unwrap_or_default(),
             ..Resources::default()
         },
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -90,23 +89,11 @@ pub(super) fn machine() -> Description {
     }
 }
 
-fn hostname() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned())
-}
-
-fn memory() -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: i64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
     fn machine_without_engine_has_name_and_size() {
-        let machine = super::machine();
+        let machine = super::machine(&crate::env::Env::system());
         assert!(!machine.hostname.is_empty());
         assert!(machine.resources.nano_cpus >= 1_000_000_000);
         assert!(machine.resources.memory_bytes > 1 << 20);

@@ -11,10 +11,8 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +21,7 @@ use crate::domain::assignment::{AssignmentDiff, Item};
 use crate::domain::container::{PullOptions, RegistryAuth};
 use crate::domain::secret::Sensitive;
 use crate::domain::{AssignmentSet, NodeId, Secret, ServiceSpec, SpecVersion, TaskId, TaskStatus};
-use crate::env::{Entropy, files, seal::SealKey};
+use crate::env::{Appending, Canary, Entropy, Env, files, seal::SealKey};
 
 const MAGIC: &[u8; 8] = b"swarmlg1";
 const HEAD: usize = 8;
@@ -75,9 +73,10 @@ pub(super) enum Note {
 pub(super) struct Ledger {
     path: PathBuf,
     node: NodeId,
-    file: File,
+    env: Env,
+    /// Opened anew with each new file.
+    file: Option<Box<dyn Appending>>,
     key: SealKey,
-    entropy: Arc<dyn Entropy>,
     memory: Memory,
     len: u64,
     compact_at: u64,
@@ -91,26 +90,17 @@ impl Ledger {
         node: NodeId,
         path: &Path,
         key_file: &Path,
-        entropy: Arc<dyn Entropy>,
+        env: &Env,
     ) -> Result<Self, LedgerError> {
         let fail = |source| LedgerError { path: path.to_owned(), source };
-        let key = key(key_file, &*entropy).map_err(fail)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(fail)?;
+        let key = key(key_file, &*env.entropy).map_err(fail)?;
+        let bytes = env.device.read(path).map_err(fail)?.unwrap_or_default();
         let mut ledger = Self {
             path: path.to_owned(),
             node,
-            file,
+            env: env.clone(),
+            file: None,
             key,
-            entropy,
             memory: Memory::default(),
             len: 0,
             compact_at: 0,
@@ -138,18 +128,21 @@ impl Ledger {
     }
 
     fn append(&mut self, notes: Vec<Note>) -> io::Result<()> {
-        if self.damaged {
+        if self.damaged || self.file.is_none() {
             self.rewrite()?;
         }
         let mut bytes = Vec::new();
         for note in &notes {
             self.encode(note, &mut bytes);
         }
-        self.file.write_all(&bytes)?;
-        self.len += bytes.len() as u64;
-        if notes.iter().any(|note| matches!(note, Note::Diff(_))) {
-            self.file.sync_data()?;
+        let is_due = notes.iter().any(|note| matches!(note, Note::Diff(_)));
+        if let Some(file) = &mut self.file {
+            file.append(&bytes)?;
+            if is_due && !self.env.faults.has(Canary::LedgerNotSynced) {
+                file.sync()?;
+            }
         }
+        self.len += bytes.len() as u64;
         for note in notes {
             self.memory.take(note);
         }
@@ -188,9 +181,10 @@ impl Ledger {
             self.encode(&Note::Status(*task, status.clone()), &mut bytes);
         }
         self.encode(&Note::Managers(self.memory.managers.clone()), &mut bytes);
-        files::replace(&self.path, &bytes)?;
-        self.file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        self.file.seek(SeekFrom::End(0))?;
+        self.file = None;
+        let device = &self.env.device;
+        device.replace(&self.path, &mut |out| out.write_all(&bytes))?;
+        self.file = Some(device.open_append(&self.path)?);
         self.len = bytes.len() as u64;
         self.compact_at = self.len * 4 + SLACK;
         Ok(())
@@ -219,12 +213,13 @@ impl Ledger {
     fn sealed(&self, diff: &AssignmentDiff) -> AssignmentDiff {
         let seal = |item: &Item| match item {
             Item::Secret(secret) => {
-                let data = self.key.seal(&*self.entropy, PURPOSE, secret.data.expose());
+                let data = self.key.seal(&*self.env.entropy, PURPOSE, secret.data.expose());
                 let data = Sensitive::new(&data);
                 Item::Secret(Arc::new(Secret { data, ..Secret::clone(secret) }))
             }
             Item::SpecVersion(version) => Item::SpecVersion(with_auth(version, |auth| {
-                let sealed = self.key.seal(&*self.entropy, PURPOSE_AUTH, auth.expose().as_bytes());
+                let sealed =
+                    self.key.seal(&*self.env.entropy, PURPOSE_AUTH, auth.expose().as_bytes());
                 Some(RegistryAuth::new(to_hex(&sealed)))
             })),
             other => other.clone(),

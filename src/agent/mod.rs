@@ -32,7 +32,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,9 +137,16 @@ pub async fn start(settings: Settings, deps: Deps, scope: &Scope) -> Result<Hand
     };
     disk::private_dir(&settings.data_dir).map_err(|error| failed(&settings.data_dir, error))?;
     std::fs::create_dir_all(&settings.run_dir).map_err(|error| failed(&settings.run_dir, error))?;
+    let fail = |path: &PathBuf, error: std::io::Error| Error::Directory {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    let (data, run) = (&settings.data_dir, &settings.run_dir);
+    deps.env.device.private_dir(data).map_err(|error| fail(data, error))?;
+    disk::private_dir(run).map_err(|error| fail(run, error))?;
     let path = settings.data_dir.join(LEDGER);
     let key = settings.run_dir.join(LEDGER_KEY);
-    let ledger = Ledger::open(settings.node, &path, &key, Arc::clone(&deps.env.entropy))?;
+    let ledger = Ledger::open(settings.node, &path, &key, &deps.env)?;
     warn_unless_in_memory(&settings);
     let board = Board::new(ledger, &settings.managers, &scope);
     let handle = Handle {
@@ -170,7 +176,6 @@ impl Handle {
         let Deps { env, runtime, link, overlay } = self.deps.clone();
         let (scope, board) = (&self.scope, &self.board);
         let settings = &self.settings;
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let tools = Tools {
             env: env.clone(),
             board: Arc::clone(board),
@@ -179,7 +184,7 @@ impl Handle {
             node: settings.node,
             guard: settings.guard.clone(),
             drain: settings.timing.drain,
-            starts: Semaphore::new(cores * STARTS_PER_CORE),
+            starts: Semaphore::new(env.machine.cores() * STARTS_PER_CORE),
             acts: Semaphore::new(ACTS),
             scope: scope.clone(),
         };
@@ -253,7 +258,8 @@ impl Handle {
     /// What the node says of itself.
     #[must_use]
     pub fn describe(&self) -> Description {
-        self.board.description.borrow().clone().unwrap_or_else(describe::machine)
+        let known = self.board.description.borrow().clone();
+        known.unwrap_or_else(|| describe::machine(&self.deps.env))
     }
 
     /// Ends the agent and removes all that it made on this node: containers, networks, files, the
@@ -284,7 +290,7 @@ impl Handle {
         let removals = [
             std::fs::remove_dir_all(tasks.base()),
             std::fs::remove_file(self.settings.run_dir.join(LEDGER_KEY)),
-            std::fs::remove_file(self.settings.data_dir.join(LEDGER)),
+            self.deps.env.device.remove(&self.settings.data_dir.join(LEDGER)),
         ];
         left.extend(
             removals

@@ -19,7 +19,7 @@ use super::step::{Blocker, Early, Facts, Operation, Seen, Traffic, Wish, step};
 use super::worker::{Materials, Wanted};
 use crate::domain::task::ContainerStatus;
 use crate::domain::{TaskId, TaskState, TaskStatus};
-use crate::env::{Env, Instant, Scope};
+use crate::env::{Canary, Env, Instant, Scope};
 use crate::runtime::{Container, Error, Health, NetworkPlan, Phase, Runtime, spec};
 
 /// Refusals of the engine that may pass, in a row, before the task fails.
@@ -204,6 +204,11 @@ impl Runner {
             Operation::Drain => {
                 self.tools.env.clock.sleep(self.tools.drain).await;
                 self.drained = true;
+            }
+            Operation::Stop if self.tools.env.faults.has(Canary::ShutdownTooEarly) => {
+                self.reach(TaskState::Shutdown).await;
+                self.tools.env.clock.sleep(BACK_OFF_MAX).await;
+                self.stop(wanted).await;
             }
             Operation::Stop => self.stop(wanted).await,
             Operation::Remove => self.remove().await,

@@ -18,6 +18,8 @@ use crate::domain::assignment::AssignmentDiff;
 use crate::domain::node::{Description, Role};
 use crate::domain::{Format, NodeId, timing::Timing};
 use crate::env::{Env, Instant, Point, Scope};
+use crate::domain::{AssignmentSet, Format, NodeId, Position, timing::Timing};
+use crate::env::{Canary, Env, Instant, Scope};
 use crate::runtime::Runtime;
 use crate::transport::{LinkError, ManagerLink, SessionLink};
 use crate::wire::node::agent_message::Kind as ToManager;
@@ -223,7 +225,7 @@ impl Session<'_> {
         let known = board.description.borrow().clone();
         let description = known.unwrap_or_else(|| Description {
             degraded: "the container engine has not answered yet".to_owned(),
-            ..super::describe::machine()
+            ..super::describe::machine(&self.connector.env)
         });
         let hello = Hello {
             description_json: json(&description)?,
@@ -231,7 +233,7 @@ impl Session<'_> {
                 IpAddr::V4(addr) => Bytes::copy_from_slice(&addr.octets()),
                 IpAddr::V6(addr) => Bytes::copy_from_slice(&addr.octets()),
             },
-            position: Some(codec::position(board.assignments.borrow().position)),
+            position: Some(codec::position(self.known_position())),
             reports: board
                 .take_all()
                 .iter()
@@ -241,6 +243,16 @@ impl Session<'_> {
         };
         self.described = Some(description);
         self.send(ToManager::Hello(hello)).await
+    }
+
+    /// A bug that a test wants.
+    fn is_forgetful(&self) -> bool {
+        self.connector.env.faults.has(Canary::StaleAssignments)
+    }
+
+    fn known_position(&self) -> Position {
+        let known = self.connector.board.assignments.borrow().position;
+        if self.is_forgetful() { Position::default() } else { known }
     }
 
     async fn welcome(&mut self) -> Result<(), Ended> {
@@ -325,7 +337,11 @@ impl Session<'_> {
             AssignmentDiff::try_from(diff).map_err(|error| Ended::Garbled(error.to_string()))?;
         let complete = diff.from.is_none();
         let known = Arc::clone(&board.assignments.borrow());
-        let next = known.absorb(diff)?;
+        let next = if complete && self.is_forgetful() {
+            AssignmentSet::default().absorb(diff)?
+        } else {
+            known.absorb(diff)?
+        };
         let news = known.diff(&next);
         if !news.is_empty() || news.to != known.position {
             board.write(Note::Diff(news)).await.map_err(Ended::Ledger)?;

@@ -348,7 +348,7 @@ async fn assignments_are_on_the_disk_before_anything_happens() {
     let copy = world.dir.path().join("copy");
     std::fs::copy(world.dir.path().join("data/ledger"), &copy).unwrap();
     let key = world.dir.path().join("run/ledger.key");
-    let ledger = Ledger::open(NODE, &copy, &key, Arc::clone(&world.env.entropy)).unwrap();
+    let ledger = Ledger::open(NODE, &copy, &key, &world.env).unwrap();
     assert_eq!(ledger.memory().set, running);
     life.kill().await;
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::runner::{Runner, Tools};
 use super::step::{Seen, Wish};
 use crate::domain::{AssignmentSet, Config, Secret, ServiceSpec, Task, TaskId, TaskState};
+use crate::env::Canary;
 use crate::runtime::Hint;
 
 /// Ended runners that may wait to be noticed.
@@ -147,7 +148,8 @@ impl Worker {
             Some(known) => known.join(task.status.clone()),
             None => task.status.clone(),
         };
-        let fresh = origin == Origin::Session && status.state <= TaskState::Assigned;
+        let fresh = origin == Origin::Session && status.state <= TaskState::Assigned
+            || self.tools.env.faults.has(Canary::AdoptsNothing);
         let seen = if fresh { Seen::Absent } else { Seen::Unknown };
         self.spawn(task.id, Wanted { wish, materials }, (status, seen));
     }

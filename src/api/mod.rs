@@ -42,7 +42,7 @@ pub use control::{
     Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run, Vitals,
 };
 pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};
-pub use server::{Handle, ServeError, serve};
+pub use server::{Handle, Local, ServeError, serve};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -75,6 +75,25 @@ pub enum ServeError {
     },
 }
 
+/// The API without a socket: a function from requests to answers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Local {
+    api: Api,
+}
+
+impl Local {
+    /// Starts what runs beside requests; it ends with the scope.
+    #[must_use]
+    pub fn new(deps: Deps, scope: &Scope) -> Self {
+        Self { api: Api::new(Ctx::start(deps, scope.child("api"))) }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        self.api.answer(request).await
+    }
+}
+
 /// A running API. Its socket file goes with it.
 #[derive(Debug)]
 pub struct Handle {

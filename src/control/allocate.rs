@@ -1,22 +1,18 @@
 //! Addresses: every node's gateway in the default network, and every task's own.
 //!
 //! Next-fit: the search goes on where it last ended, so that an address that was given back rests for
-//! as long as the network allows, and never less than [`REST`] while the record of its last task is
+//! as long as the network allows, and never less than `Timing::address_rest` while the record of its last task is
 //! there. Tasks on the host's network (or none) get no address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::crew::Crew;
 use super::pass::Pass;
 use super::schedule::Usage;
 use crate::domain::task::TaskAddress;
 use crate::domain::{Meta, NetworkId, NetworkNode, TaskState};
-
-/// How long an address stays out of use after its task ended: longer than any cache of it.
-pub(super) const REST: Duration = Duration::from_secs(60);
 
 pub(super) fn decide(pass: &mut Pass<'_>, crews: &mut [Crew]) {
     let mut given = Given::default();

@@ -11,7 +11,7 @@ use crate::domain::{Autolock, ClusterId, Format, Labels, Meta, Network, NetworkI
 use crate::state::{Change, Expect, Object};
 
 /// The name of the network that every task joins that names none.
-pub(super) const DEFAULT_NETWORK: &str = "swarm";
+pub const DEFAULT_NETWORK: &str = "swarm";
 /// The VXLAN network identifier of the first network (Docker's, too).
 const FIRST_VNI: u32 = 4097;
 /// Docker's pool.
@@ -23,7 +23,7 @@ const DEFAULT_NETWORK_SIZE: u8 = 16;
 
 /// What a cluster begins with.
 #[derive(Debug)]
-pub(super) struct Founding {
+pub struct Founding {
     /// The cluster.
     pub cluster: ClusterId,
     /// The first manager.
@@ -49,13 +49,13 @@ pub(super) struct Founding {
 /// Addresses that cannot be used for networks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct PoolError(String);
+pub struct PoolError(String);
 
 /// The pool from what the user wrote, Docker's where that is nothing.
 ///
 /// # Errors
 /// When it is no network, or cannot hold subnets of that size.
-pub(super) fn pool(pools: &[String], subnet_size: u8) -> Result<AddressPool, PoolError> {
+pub fn pool(pools: &[String], subnet_size: u8) -> Result<AddressPool, PoolError> {
     let (base, prefix) = match pools {
         [] => DEFAULT_POOL,
         [text] => parse_cidr(text)?,
@@ -114,7 +114,7 @@ fn default_subnet(pool: AddressPool, host: &[IpAddr]) -> Result<Subnet, PoolErro
 ///
 /// # Errors
 /// When no subnet of the pool can be used.
-pub(super) fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, PoolError> {
+pub fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, PoolError> {
     let subnet = default_subnet(pool, &founding.host)?;
     let cluster = Cluster {
         id: founding.cluster,

@@ -8,15 +8,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use super::duties::{self, Duties};
 use super::keyring::Keyring;
 use super::record::Record;
 use crate::ca;
-use crate::dispatcher::{self, Dispatcher};
+use crate::dispatcher::Dispatcher;
 use crate::domain::timing::Timing;
 use crate::domain::{Autolock, RaftId};
 use crate::env::{Env, Scope, files};
 use crate::identity::SharedIdentity;
-use crate::leader::{self, Dial, LeaseRpc, LeaseTable, Leases};
+use crate::leader::{Dial, GrpcLeases, LeaseRpc};
 use crate::raft::{self, Store};
 use crate::state::{Change, State};
 use crate::transport::{self, Channels};
@@ -129,7 +130,6 @@ impl Manager {
     ) -> anyhow::Result<Self> {
         let settings = parts.raft(record, raft_id)?;
         let Parts { env, identity, channels, keyring, .. } = parts.clone();
-        let timing = Timing::DEFAULT;
         let listener = TcpListener::bind(record.listen).await.with_context(|| {
             format!(
                 "cannot listen on {}: is another manager or swarm mode of the engine running?",
@@ -148,15 +148,13 @@ impl Manager {
         let store = raft.store();
         let locking = follow_lock(store.clone(), keyring, env.clone(), scope.clone());
         scope.spawn("unlock-key", locking);
-        let table = LeaseTable::new(timing.lease);
-        let leases = Leases::new(env.clone(), store.clone(), table.clone(), dial);
-        let settings = dispatcher::Settings { node: record.node, timing };
-        let dispatcher = dispatcher::start(settings, &env, &store, leases, scope);
-        leader::start(env.clone(), timing, raft.clone(), table.clone(), scope);
+        let ways = duties::Ways { leases: Arc::new(GrpcLeases::new(Arc::clone(&dial))), dial };
+        let Duties { dispatcher, leases } = duties::start(&env, record.node, &raft, ways, scope);
         let (raft_rpc, proposals) = raft.services();
         let routes = tonic::service::Routes::new(raft_rpc)
             .add_service(proposals)
             .add_service(LeaseRpc::server(env.clone(), table.clone()))
+            .add_service(LeaseRpc::server(env.clone(), leases))
             .add_service(dispatcher.server())
             .add_service(dispatcher.logs_server())
             .add_service(ca::Issuer::service(store.clone(), env.clone()))

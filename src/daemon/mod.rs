@@ -7,8 +7,9 @@
 mod address;
 mod background;
 mod control;
+pub mod duties;
 mod enter;
-mod founding;
+pub mod founding;
 mod group;
 mod harden;
 mod keyring;

@@ -24,7 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::domain::NodeId;
 use crate::domain::timing::Timing;
 use crate::env::{Env, Scope};
-use crate::leader::Leases;
+use crate::identity::NodeIdentity;
+use crate::leader::{Dial, Leases};
 use crate::raft::Store;
 use crate::transport::{MAX_MESSAGE, peer};
 use crate::wire::node::dispatcher_server::{self, DispatcherServer};
@@ -55,12 +56,20 @@ pub struct Dispatcher {
 }
 
 /// What a dispatcher must know of its manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Settings {
     /// The manager's own node.
     pub node: NodeId,
     /// The table of timings.
     pub timing: Timing,
+    /// How it reaches other managers, for the output of their agents' tasks.
+    pub dial: Dial,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// Starts the dispatcher's routines.
@@ -72,9 +81,8 @@ pub fn start(
     leases: Leases,
     scope: &Scope,
 ) -> Dispatcher {
-    let Settings { node, timing } = settings;
+    let Settings { node, timing, dial } = settings;
     let scope = scope.child("dispatcher");
-    let dial = leases.dial();
     let shared = Shared {
         env: env.clone(),
         timing,
@@ -93,6 +101,22 @@ impl Dispatcher {
     #[must_use]
     pub fn logs(&self) -> LogBroker {
         self.shared.logs.clone()
+    }
+
+    /// Begins a session with an agent that has proved who it is, over whatever carries its messages.
+    /// It ends when one of the two streams does; an error is the last item.
+    pub fn accept<S>(
+        &self,
+        peer: NodeIdentity,
+        inbox: S,
+    ) -> mpsc::Receiver<Result<ManagerMessage, Status>>
+    where
+        S: Stream<Item = Result<AgentMessage, Status>> + Send + Unpin + 'static,
+    {
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let session = session::Session::new(Arc::clone(&self.shared), peer, outbox);
+        self.shared.scope.spawn("session", session.run(inbox));
+        messages
     }
 
     /// The gRPC side of the agent protocol.
@@ -119,10 +143,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = peer(&request)?;
-        let (outbox, messages) = mpsc::channel(OUTBOX);
-        let inbox = request.into_inner();
-        let session = session::Session::new(Arc::clone(&self.shared), peer, outbox);
-        self.shared.scope.spawn("session", session.run(inbox));
+        let messages = self.accept(peer, request.into_inner());
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }

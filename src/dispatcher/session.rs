@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Status;
 
 use super::Shared;
 use super::feed::Frame;
 use super::status::Report;
+use crate::domain::assignment::Item;
 use crate::domain::node::{Description, Membership, Role};
 use crate::domain::{AssignmentSet, Format, NodeId, Position, Revision, SessionId, TaskId};
-use crate::env::Instant;
+use crate::env::{Canary, Instant};
 use crate::identity::NodeIdentity;
 use crate::state::{Change, State, assignment};
 use crate::wire::DecodeError;
@@ -28,6 +30,11 @@ use crate::wire::node::{
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// How long this manager may take to reach the position that an agent knows.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What an agent says, in order, until its end of the session is closed.
+pub(super) trait Inbox: Stream<Item = Result<AgentMessage, Status>> + Send + Unpin {}
+
+impl<S: Stream<Item = Result<AgentMessage, Status>> + Send + Unpin> Inbox for S {}
 
 /// One agent's session.
 #[derive(Debug)]
@@ -70,7 +77,7 @@ impl Session {
     }
 
     /// Runs until either side ends the session.
-    pub(super) async fn run(mut self, mut inbox: Streaming<AgentMessage>) {
+    pub(super) async fn run(mut self, mut inbox: impl Inbox) {
         let node = self.peer.node;
         let ended = self.serve(&mut inbox).await;
         self.shared.beats.close(node, self.id);
@@ -87,11 +94,11 @@ impl Session {
         }
     }
 
-    async fn serve(&mut self, inbox: &mut Streaming<AgentMessage>) -> Result<(), Status> {
+    async fn serve(&mut self, inbox: &mut impl Inbox) -> Result<(), Status> {
         let node = self.peer.node;
-        let first = self.shared.env.clock.timeout(HELLO_DEADLINE, inbox.message()).await;
+        let first = self.shared.env.clock.timeout(HELLO_DEADLINE, inbox.next()).await;
         let hello = match first {
-            Ok(message) => match message?.and_then(|message| message.kind) {
+            Ok(message) => match message.transpose()?.and_then(|message| message.kind) {
                 Some(FromAgent::Hello(hello)) => hello,
                 _ => return Err(Status::invalid_argument("a session begins with hello")),
             },
@@ -187,7 +194,7 @@ impl Session {
 
     async fn exchange(
         &mut self,
-        inbox: &mut Streaming<AgentMessage>,
+        inbox: &mut impl Inbox,
         frames: &mut watch::Receiver<Frame>,
     ) -> Result<(), Status> {
         let mut led = self.shared.beats.led();
@@ -205,7 +212,7 @@ impl Session {
             let silent_for = self.shared.env.clock.instant().since(self.heard_at);
             tokio::select! {
                 biased;
-                message = inbox.message() => match message? {
+                message = inbox.next() => match message.transpose()? {
                     Some(message) => self.receive(message).await?,
                     None => return Ok(()),
                 },
@@ -265,6 +272,7 @@ impl Session {
             self.send(ToAgent::Managers(Managers { managers })).await?;
         }
         let next = assignment::for_node(&frame.view, node, &frame.endpoints);
+        let next = self.distorted(next, &frame.view);
         let diff = match &self.sent {
             Some(sent) => sent.diff(&next),
             None => next.complete(),
@@ -279,6 +287,18 @@ impl Session {
             self.send(ToAgent::Ack(ReportAck { reports: acked })).await?;
         }
         self.tell_role(&frame.view).await
+    }
+
+    /// The set with the bugs that a test wants.
+    fn distorted(&self, mut set: AssignmentSet, state: &State) -> AssignmentSet {
+        let faults = self.shared.env.faults;
+        if faults.has(Canary::SecretToAll) {
+            state.secrets.values().for_each(|it| set.insert(Item::Secret(Arc::clone(it))));
+        }
+        if let (true, Some(sent)) = (faults.has(Canary::EndpointsKept), &self.sent) {
+            sent.endpoints().for_each(|it| set.insert(Item::Endpoints(Arc::clone(it))));
+        }
+        set
     }
 
     /// Tells the node to renew its certificate when its role has changed: a future manager at once,

@@ -17,8 +17,8 @@ mod server;
 mod upstream;
 mod zone;
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -106,6 +106,27 @@ pub async fn start(
     scope.spawn("dns datagrams", serve_udp(Arc::clone(&shared), Arc::new(udp)));
     scope.spawn("dns streams", serve_tcp(shared, tcp));
     Ok(Handle { port })
+}
+
+/// What names stand for on a node, without the server; for whoever checks that names follow.
+#[derive(Clone, Debug)]
+pub struct Names {
+    zone: Zone,
+}
+
+impl Names {
+    /// The names of an assignment set, without the tasks that are `false` in `local`.
+    #[must_use]
+    pub fn new(set: &AssignmentSet, node: NodeId, local: &BTreeMap<TaskId, bool>) -> Self {
+        Self { zone: Zone::new(set, node, local) }
+    }
+
+    /// The addresses behind a name (lower case) for the node itself; `None` if it is no name of ours.
+    #[must_use]
+    pub fn addresses(&self, name: &str) -> Option<BTreeSet<IpAddr>> {
+        let sight = self.zone.sight(Ipv4Addr::LOCALHOST.into())?;
+        sight.entry(name).map(|entry| entry.addresses)
+    }
 }
 
 async fn bind(port: u16) -> std::io::Result<(UdpSocket, TcpListener, u16)> {

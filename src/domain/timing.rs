@@ -30,6 +30,8 @@ pub struct Timing {
     /// All managers know a newer format for this long before it is used: until then any of them can
     /// go back to the release before.
     pub format_hold: Duration,
+    /// How long an address stays out of use after its task ended: longer than any cache of it.
+    pub address_rest: Duration,
 }
 
 impl Timing {
@@ -45,6 +47,7 @@ impl Timing {
         restart_grace: Duration::from_secs(10),
         drain: Duration::from_millis(250),
         format_hold: Duration::from_secs(600),
+        address_rest: Duration::from_secs(60),
     };
 
     /// Whether the times stand in the order that the protocol relies on.

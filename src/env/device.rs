@@ -29,6 +29,12 @@ pub trait Device: Send + Sync + Debug + 'static {
     /// When there is no such file, and the device's.
     fn open_slots(&self, path: &Path) -> io::Result<Box<dyn Slots>>;
 
+    /// Opens a file that is written at its end only.
+    ///
+    /// # Errors
+    /// When there is no such file, and the device's.
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn Appending>>;
+
     /// Makes a directory and its parents, durably, for its owner only; its existence is a success.
     ///
     /// # Errors
@@ -99,6 +105,21 @@ pub trait Slots: Send + Sync + Debug {
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
+/// A file that grows. Errors leave an unknown part of the bytes there.
+pub trait Appending: Send + Sync + Debug {
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// The device's.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes what was added survive a power cut.
+    ///
+    /// # Errors
+    /// The device's.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
 impl dyn Device {
     /// Ends the process at once: nothing that was written since the last barrier may be
     /// acknowledged.
@@ -161,6 +182,10 @@ impl Device for SystemDevice {
         Ok(Box::new(SlotFile { file }))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn Appending>> {
+        Ok(Box::new(AppendFile { file: OpenOptions::new().append(true).open(path)? }))
+    }
+
     fn private_dir(&self, path: &Path) -> io::Result<()> {
         files::private_dir(path)
     }
@@ -203,6 +228,21 @@ impl Device for SystemDevice {
 
     fn end_process(&self) -> ! {
         std::process::abort()
+    }
+}
+
+#[derive(Debug)]
+struct AppendFile {
+    file: File,
+}
+
+impl Appending for AppendFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 

@@ -35,6 +35,27 @@ impl Canary {
     /// All that the simulation must find. `FloorIgnored` is found where directories are damaged
     /// (`tests/power`).
     pub const ALL: [Self; 9] = [
+    /// An agent does not say which assignments it knows, and takes older ones.
+    StaleAssignments,
+    /// An agent acts on assignments that are not on its disk yet.
+    LedgerNotSynced,
+    /// An agent that starts does not look for the containers that run.
+    AdoptsNothing,
+    /// An agent says that a task has ended before its container has.
+    ShutdownTooEarly,
+    /// A new leader calls nodes down that had no time to be heard of.
+    TenureWithoutGrace,
+    /// An address is given away as soon as its task has ended.
+    AddressFreedEarly,
+    /// Every node gets every secret.
+    SecretToAll,
+    /// Names keep standing for tasks that have ended.
+    EndpointsKept,
+}
+
+impl Canary {
+    /// Those of the replicated store.
+    pub const RAFT: [Self; 9] = [
         Self::AckBeforeBarrier,
         Self::VoteNotWritten,
         Self::TruncateLost,
@@ -44,6 +65,18 @@ impl Canary {
         Self::ApplyDiverges,
         Self::EventLost,
         Self::UnknownIsRefused,
+    ];
+
+    /// Those of the cluster above it.
+    pub const CLUSTER: [Self; 8] = [
+        Self::StaleAssignments,
+        Self::LedgerNotSynced,
+        Self::AdoptsNothing,
+        Self::ShutdownTooEarly,
+        Self::TenureWithoutGrace,
+        Self::AddressFreedEarly,
+        Self::SecretToAll,
+        Self::EndpointsKept,
     ];
 }
 

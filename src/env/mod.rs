@@ -17,12 +17,13 @@ mod faults;
 pub mod files;
 mod meters;
 pub mod process;
+mod machine;
 mod scope;
 pub mod seal;
 pub mod segments;
 
 pub use clock::{Clock, Instant, SystemClock};
-pub use device::{Device, Slots, SystemDevice};
+pub use device::{Appending, Device, Slots, SystemDevice};
 pub use entropy::{Entropy, OsEntropy};
 pub use failpoints::{Failpoints, Point};
 pub use faults::{Canary, Faults};
@@ -30,6 +31,7 @@ pub use meters::{
     Answered, Counter, Ended, EngineAct, Family, Gauge, Histogram, Label, Meters, Named, Page,
     Proposed, Turn, Wanted,
 };
+pub use machine::{Machine, SystemMachine};
 pub use scope::{Pace, Scope};
 
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
     /// What a manager's data lies on.
     pub device: Arc<dyn Device>,
+    /// What the machine is.
+    pub machine: Arc<dyn Machine>,
     /// Bugs made on purpose; none but in tests of the tests.
     pub faults: Faults,
     /// What this process counts of itself.
@@ -57,6 +61,8 @@ impl Env {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
             device: Arc::new(SystemDevice::default()),
+            device: Arc::new(SystemDevice),
+            machine: Arc::new(SystemMachine),
             faults: Faults::NONE,
             meters: Arc::default(),
         }

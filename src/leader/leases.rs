@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 
@@ -191,32 +192,60 @@ pub enum LeaseError {
 /// How a manager reaches another's port 2377.
 pub type Dial = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
 
-/// Sends batches to whoever leads: in process when this manager does. Cheap to clone.
+/// How a batch reaches the manager that leads: gRPC in production, messages of a simulated network
+/// in tests.
+#[async_trait]
+pub trait LeaseLink: Send + Sync + std::fmt::Debug {
+    /// Hands a batch to the manager at an address and waits for its answer.
+    ///
+    /// # Errors
+    /// When it does not lead, or does not answer.
+    async fn renew(&self, addr: SocketAddr, batch: LeaseBatch) -> Result<(), LeaseError>;
+}
+
+/// Batches as calls of `Leases.Renew`.
 #[derive(Clone)]
+pub struct GrpcLeases {
+    dial: Dial,
+}
+
+impl std::fmt::Debug for GrpcLeases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GrpcLeases")
+    }
+}
+
+impl GrpcLeases {
+    /// Over the channels that `dial` gives.
+    #[must_use]
+    pub fn new(dial: Dial) -> Self {
+        Self { dial }
+    }
+}
+
+#[async_trait]
+impl LeaseLink for GrpcLeases {
+    async fn renew(&self, addr: SocketAddr, batch: LeaseBatch) -> Result<(), LeaseError> {
+        let mut client = LeasesClient::new((self.dial)(addr));
+        let answer = client.renew(batch).await;
+        answer.map(|_| ()).map_err(|status| LeaseError::Refused(status.message().to_owned()))
+    }
+}
+
+/// Sends batches to whoever leads: in process when this manager does. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Leases {
     env: Env,
     store: Store,
     table: LeaseTable,
-    dial: Dial,
-}
-
-impl std::fmt::Debug for Leases {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leases").field("table", &self.table).finish_non_exhaustive()
-    }
+    link: Arc<dyn LeaseLink>,
 }
 
 impl Leases {
     /// A sender for this manager.
     #[must_use]
-    pub fn new(env: Env, store: Store, table: LeaseTable, dial: Dial) -> Self {
-        Self { env, store, table, dial }
-    }
-
-    /// How this manager reaches others.
-    #[must_use]
-    pub fn dial(&self) -> Dial {
-        Arc::clone(&self.dial)
+    pub fn new(env: Env, store: Store, table: LeaseTable, link: Arc<dyn LeaseLink>) -> Self {
+        Self { env, store, table, link }
     }
 
     /// Sends one batch and waits for the acknowledgement, at most half a second.
@@ -231,13 +260,8 @@ impl Leases {
         let (_, addr) =
             leadership.leader.filter(|_| !leadership.is_self).ok_or(LeaseError::NoLeader)?;
         let message = LeaseBatch { leases: batch.iter().map(to_wire).collect() };
-        let mut client = LeasesClient::new((self.dial)(addr));
-        let answer = self.env.clock.timeout(BATCH_DEADLINE, client.renew(message)).await;
-        match answer {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(LeaseError::Refused(status.message().to_owned())),
-            Err(elapsed) => Err(LeaseError::Refused(elapsed.to_string())),
-        }
+        let renewed = self.env.clock.timeout(BATCH_DEADLINE, self.link.renew(addr, message)).await;
+        renewed.unwrap_or_else(|elapsed| Err(LeaseError::Refused(elapsed.to_string())))
     }
 }
 
@@ -274,7 +298,28 @@ impl LeaseRpc {
     /// The server for port 2377.
     #[must_use]
     pub fn server(env: Env, table: LeaseTable) -> LeasesServer<Self> {
-        LeasesServer::new(Self { env, table })
+        LeasesServer::new(Self::new(env, table))
+    }
+
+    /// What answers batches, whatever carried them here.
+    #[must_use]
+    pub const fn new(env: Env, table: LeaseTable) -> Self {
+        Self { env, table }
+    }
+
+    /// Takes another manager's batch.
+    ///
+    /// # Errors
+    /// When it cannot be read, or this manager does not lead.
+    pub fn take(&self, batch: &LeaseBatch) -> Result<(), tonic::Status> {
+        let batch: Option<Vec<_>> = batch.leases.iter().map(from_wire).collect();
+        let batch =
+            batch.ok_or_else(|| tonic::Status::invalid_argument("an id of a lease is wrong"))?;
+        if self.table.renew(&batch, self.env.clock.instant()) {
+            Ok(())
+        } else {
+            Err(tonic::Status::failed_precondition("this manager does not lead"))
+        }
     }
 }
 
@@ -284,14 +329,8 @@ impl leases_server::Leases for LeaseRpc {
         &self,
         request: tonic::Request<LeaseBatch>,
     ) -> Result<tonic::Response<LeaseReply>, tonic::Status> {
-        let batch: Option<Vec<_>> = request.get_ref().leases.iter().map(from_wire).collect();
-        let batch =
-            batch.ok_or_else(|| tonic::Status::invalid_argument("an id of a lease is wrong"))?;
-        if self.table.renew(&batch, self.env.clock.instant()) {
-            Ok(tonic::Response::new(LeaseReply {}))
-        } else {
-            Err(tonic::Status::failed_precondition("this manager does not lead"))
-        }
+        self.take(request.get_ref())?;
+        Ok(tonic::Response::new(LeaseReply {}))
     }
 }
 

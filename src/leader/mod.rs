@@ -15,7 +15,7 @@
 mod leases;
 mod observations;
 
-pub use leases::{Dial, LeaseError, LeaseRpc, LeaseTable, Leases, Renewal};
+pub use leases::{Dial, GrpcLeases, LeaseError, LeaseLink, LeaseRpc, LeaseTable, Leases, Renewal};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::control::{self, Dirty, Effect, Plan};
 use crate::domain::Timestamp;
 use crate::domain::timing::Timing;
-use crate::env::{Env, Instant, Scope};
+use crate::env::{Canary, Env, Instant, Scope};
 use crate::raft::{self, Leadership, ProposeError, Store};
 use crate::state::{Change, ObjectKey};
 use observations::Observations;
@@ -88,7 +88,7 @@ impl Leader {
         let mut events = self.store.events();
         let mut members = self.raft.members();
         let base = self.env.clock.now().max(self.store.view().clock);
-        let observations = Observations::new(base, started, self.timing);
+        let observations = Observations::new(base, started, self.timing());
         let mut timers = Timers::default();
         let mut dirty = Dirty::All;
         let mut full_pass_due = started.after(FULL_PASS_PERIOD);
@@ -135,6 +135,19 @@ impl Leader {
                 }
             }
         }
+    }
+
+    /// The cluster's times, with the bugs that a test wants.
+    fn timing(&self) -> Timing {
+        let faults = self.env.faults;
+        let mut timing = self.timing;
+        if faults.has(Canary::TenureWithoutGrace) {
+            timing.tenure_grace = Duration::ZERO;
+        }
+        if faults.has(Canary::AddressFreedEarly) {
+            timing.address_rest = Duration::ZERO;
+        }
+        timing
     }
 
     /// One pass of the pure steps.

@@ -41,6 +41,8 @@ struct Inner {
     registry: BTreeMap<String, Option<RegistryAuth>>,
     foreign_ports: BTreeSet<u16>,
     hints: Vec<mpsc::Sender<Hint>>,
+    /// Hints reach nobody.
+    is_mute: bool,
     calls: Vec<Call>,
     descriptions: usize,
     pids: i64,
@@ -123,6 +125,41 @@ impl ModelRuntime {
         self.lock().exit(task, code);
     }
 
+    /// The kernel ends a container's process for want of memory.
+    pub fn kill_for_memory(&self, task: TaskId) {
+        self.lock().end(task, Phase::Exited { code: 137, oom_killed: true });
+    }
+
+    /// All containers' processes end: the engine restarts without keeping them, or the machine does.
+    pub fn end_all(&self) {
+        let mut inner = self.lock();
+        let tasks: Vec<_> = inner.containers.keys().copied().collect();
+        for task in tasks {
+            inner.end(task, Phase::Exited { code: 137, oom_killed: false });
+        }
+    }
+
+    /// A container is gone, as with the disk that it lay on.
+    pub fn forget(&self, task: TaskId) {
+        self.lock().containers.remove(&task);
+    }
+
+    /// The stream of hints is there (`Answers`), or hints are lost and nobody knows; when it is there
+    /// again its readers are told to look at everything.
+    pub fn set_events(&self, state: Up) {
+        let mut inner = self.lock();
+        inner.is_mute = state == Up::Down;
+        if state == Up::Answers {
+            inner.hint(None);
+        }
+    }
+
+    /// All containers, whether or not the engine answers.
+    #[must_use]
+    pub fn containers(&self) -> Vec<Container> {
+        self.lock().containers.values().map(|entry| entry.container.clone()).collect()
+    }
+
     /// A container's health is found out.
     pub fn set_health(&self, task: TaskId, health: Health) {
         let mut inner = self.lock();
@@ -138,8 +175,11 @@ impl ModelRuntime {
     pub fn plant(&self, plan: &ContainerPlan, phase: Phase) {
         let mut inner = self.lock();
         inner.insert(plan);
+        inner.pids += 1;
+        let pid = if let Phase::Running(_) = phase { inner.pids } else { 0 };
         if let Some(entry) = inner.containers.get_mut(&plan.task.id) {
             entry.container.phase = phase;
+            entry.container.pid = pid;
         }
     }
 
@@ -175,6 +215,9 @@ pub enum Up {
 
 impl Inner {
     fn hint(&mut self, hint: Hint) {
+        if self.is_mute {
+            return;
+        }
         // A full queue loses a hint only together with a reader that has many to go.
         self.hints.retain(|hints| {
             !matches!(hints.try_send(hint), Err(mpsc::error::TrySendError::Closed(_)))
@@ -182,23 +225,36 @@ impl Inner {
     }
 
     fn insert(&mut self, plan: &ContainerPlan) {
-        self.pids += 1;
         let task = plan.task.id;
         let container = Container {
             id: format!("model-{}", task.short()),
             task,
             phase: Phase::Created,
-            pid: self.pids,
+            pid: 0,
             ports: Vec::new(),
         };
         self.containers.insert(task, Entry { container, plan: plan.clone() });
     }
 
     fn exit(&mut self, task: TaskId, code: i64) {
+        self.end(task, Phase::Exited { code, oom_killed: false });
+    }
+
+    /// Whether a container that runs on this machine has a port of the host.
+    fn has_port(&self, task: TaskId, port: u16) -> bool {
+        let is_taken = |entry: &Entry| {
+            matches!(entry.container.phase, Phase::Running(_))
+                && entry.container.task != task
+                && entry.container.ports.iter().any(|it| it.published_port == port)
+        };
+        self.foreign_ports.contains(&port) || self.containers.values().any(is_taken)
+    }
+
+    fn end(&mut self, task: TaskId, how: Phase) {
         if let Some(entry) = self.containers.get_mut(&task)
             && let Phase::Running(_) = entry.container.phase
         {
-            entry.container.phase = Phase::Exited { code, oom_killed: false };
+            entry.container.phase = how;
             entry.container.pid = 0;
         }
         self.hint(Some(task));
@@ -310,13 +366,12 @@ impl Runtime for ModelRuntime {
         self.answer()?;
         let mut inner = self.lock();
         inner.calls.push(Call::Start(task));
-        let taken = inner.foreign_ports.clone();
-        let entry = inner.containers.get_mut(&task).ok_or(Error::Missing)?;
+        let entry = inner.containers.get(&task).ok_or(Error::Missing)?;
         if let Phase::Running(_) = entry.container.phase {
             return Ok(());
         }
         let mut ports: Vec<_> = entry.plan.spec.host_ports().cloned().collect();
-        if let Some(port) = ports.iter().find(|port| taken.contains(&port.published_port)) {
+        if let Some(port) = ports.iter().find(|port| inner.has_port(task, port.published_port)) {
             let port = port.published_port;
             return Err(Error::PortInUse(format!(
                 "listen tcp4 0.0.0.0:{port}: bind: address already in use"
@@ -325,8 +380,12 @@ impl Runtime for ModelRuntime {
         for port in ports.iter_mut().filter(|port| port.published_port == 0) {
             port.published_port = 32_768 + port.target_port % 1000;
         }
+        inner.pids += 1;
+        let pid = inner.pids;
+        let entry = inner.containers.get_mut(&task).ok_or(Error::Missing)?;
         let check = &entry.plan.spec.task_template.container_spec.healthcheck;
         entry.container.ports = ports;
+        entry.container.pid = pid;
         entry.container.phase = Phase::Running(match check {
             Some(_) => Health::Starting,
             None => Health::Unchecked,

@@ -52,7 +52,9 @@ pub(crate) async fn answer(
         | Call::Transfer(_)
         | Call::Snapshot(..)
         | Call::Propose(_)
-        | Call::ReadIndex => None,
+        | Call::ReadIndex
+        | Call::Leases(_)
+        | Call::Open(..) => None,
     };
     let reply = serve(&inbound, to, call).await;
     if let (Some(Ballot::Vote(vote)), Ok(Answer::Payload(payload))) = (asked, &reply)

@@ -47,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) env: Env,
     pub(crate) oracle: Shared,
     pub(crate) chance: Chance,
+    /// Shortest and longest pause between two operations, in milliseconds.
+    pub(crate) pace: (u64, u64),
     pub(crate) is_over: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -55,7 +57,7 @@ impl Client {
     pub(crate) async fn run(mut self) {
         let store = self.handle.store();
         loop {
-            let pause = self.chance.millis(20, 300);
+            let pause = self.chance.millis(self.pace.0, self.pace.1);
             self.env.clock.sleep(pause).await;
             if self.is_over.load(std::sync::atomic::Ordering::Relaxed) {
                 return;

@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use swarm::env::disk::{LogDisk, OpenError, Record};
-use swarm::env::{Device, Pace, Slots};
+use swarm::env::{Appending, Device, Pace, Slots};
 
 use crate::chance::Chance;
+use files::{SimSlots, SimTail};
+
+mod files;
 
 /// What a simulated process throws when it ends itself, or when its power is cut in a call.
 pub(crate) struct Ended;
@@ -71,6 +74,8 @@ struct Platter {
     pending: Vec<Op>,
     visible: Image,
     files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Files that grow, and up to where they are durable.
+    growing: BTreeMap<PathBuf, usize>,
     /// The last index of the log when something was last promised to be durable.
     promised: u64,
     death: Option<Death>,
@@ -155,6 +160,13 @@ impl Platter {
             }
         }
         self.visible = self.durable.clone();
+        for (path, durable) in &mut self.growing {
+            if let Some(content) = self.files.get_mut(path) {
+                let rest = content.len() - *durable;
+                content.truncate(*durable + self.chance.index(rest + 1));
+                *durable = content.len();
+            }
+        }
     }
 
     fn die(&mut self, death: Death) {
@@ -176,6 +188,7 @@ impl SimDevice {
             pending: Vec::new(),
             visible: Image::default(),
             files: BTreeMap::new(),
+            growing: BTreeMap::new(),
             promised: 0,
             death: None,
             fuse: None,
@@ -396,6 +409,13 @@ impl Device for SimDevice {
         Ok(Box::new(SimSlots { device: self.clone(), path: path.to_owned() }))
     }
 
+    fn open_append(&self, path: &Path) -> io::Result<Box<dyn Appending>> {
+        let mut platter = self.lock();
+        let length = platter.files.get(path).map(Vec::len).ok_or(io::ErrorKind::NotFound)?;
+        platter.growing.insert(path.to_owned(), length);
+        Ok(Box::new(SimTail { device: self.clone(), path: path.to_owned() }))
+    }
+
     fn private_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -418,13 +438,22 @@ impl Device for SimDevice {
         let draft = path.with_extension("tmp");
         let half = content[..content.len() / 2].to_vec();
         self.call(
-            |platter| drop(platter.files.insert(path.to_owned(), content)),
+            |platter| {
+                platter.growing.remove(path);
+                platter.files.insert(path.to_owned(), content);
+            },
             |platter| drop(platter.files.insert(draft, half)),
         )
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call(|platter| drop(platter.files.remove(path)), |_| {})
+        self.call(
+            |platter| {
+                platter.growing.remove(path);
+                platter.files.remove(path);
+            },
+            |_| {},
+        )
     }
 
     fn list(&self, dir: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
@@ -458,32 +487,5 @@ impl Pace for SimDevice {
         let mut platter = self.lock();
         let (from, to) = platter.latency;
         platter.chance.millis(from, to)
-    }
-}
-
-#[derive(Debug)]
-struct SimSlots {
-    device: SimDevice,
-    path: PathBuf,
-}
-
-impl Slots for SimSlots {
-    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let at = usize::try_from(at).map_err(io::Error::other)?;
-        let put = |platter: &mut Platter, length: usize| {
-            if let Some(content) = platter.files.get_mut(&self.path) {
-                content[at..at + length].copy_from_slice(&bytes[..length]);
-            }
-        };
-        self.device.call(
-            |platter| {
-                put(platter, bytes.len());
-                platter.promised = platter.last();
-            },
-            |platter| {
-                let torn = platter.chance.index(bytes.len().min(200));
-                put(platter, torn);
-            },
-        )
     }
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use swarm::domain::timing::Timing;
 use swarm::domain::{NodeId, RaftId, Timestamp};
-use swarm::env::{Clock, Env, Faults, Instant, Scope};
+use swarm::env::{Clock, Env, Faults, Instant, Machine, Scope};
 use swarm::raft::{self, Compaction, Error, Handle, Settings};
 use tokio::runtime::{Builder, RngSeed, Runtime};
 
 use crate::chance::{Chance, SeededEntropy};
 use crate::device::{Death, SimDevice};
-use crate::net::{self, Host, Machine, Message, Net};
+use crate::net::{self, Host, Message, Net, State};
 use crate::oracle::Oracle;
 
 /// Where simulated history begins: 2026-01-01.
@@ -25,11 +25,11 @@ const EPOCH: u64 = 1_767_225_600_000_000_000;
 const COMPACTION: Compaction = Compaction { entries: 60, kept: 20, bytes: 200 << 10 };
 
 #[derive(Debug)]
-struct SimClock {
+pub(crate) struct SimClock {
     /// Simulated time when the process started.
-    started_at: Duration,
-    started: tokio::time::Instant,
-    skew_millis: Arc<AtomicI64>,
+    pub(crate) started_at: Duration,
+    pub(crate) started: tokio::time::Instant,
+    pub(crate) skew_millis: Arc<AtomicI64>,
 }
 
 impl Clock for SimClock {
@@ -46,6 +46,26 @@ impl Clock for SimClock {
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// What a simulated machine is, the same on every machine that simulates.
+#[derive(Debug)]
+pub(crate) struct SimMachine {
+    pub(crate) host: Host,
+}
+
+impl Machine for SimMachine {
+    fn cores(&self) -> usize {
+        2
+    }
+
+    fn hostname(&self) -> Option<String> {
+        Some(format!("host-{}", self.host))
+    }
+
+    fn memory_bytes(&self) -> Option<i64> {
+        Some(8 << 30)
     }
 }
 
@@ -154,6 +174,7 @@ impl Server {
             clock: Arc::new(SimClock { started_at: now, started, skew_millis }),
             entropy: Arc::new(SeededEntropy::new(self.chance.fork(2))),
             device: Arc::new(self.device.clone()),
+            machine: Arc::new(SimMachine { host: self.host }),
             faults: self.faults,
             meters: Arc::default(),
         };
@@ -175,8 +196,8 @@ impl Server {
     pub(crate) fn kill(&mut self, death: Death) {
         self.process = None;
         self.device.reboot(death);
-        let machine = if death == Death::PowerCut { Machine::Silent } else { Machine::Refuses };
-        self.net.set_machine(self.host, machine);
+        let state = if death == Death::PowerCut { State::Silent } else { State::Refuses };
+        self.net.set_machine(self.host, state);
     }
 
     /// Runs a routine in the process.
@@ -213,6 +234,7 @@ impl Server {
             for message in messages {
                 match message {
                     Message::Reply { id, reply } => net.complete(id, reply),
+                    Message::Packet { .. } | Message::Due { .. } => {}
                     Message::Request { id, from, to, call } => {
                         let (net, inbound) = (net.clone(), inbound.clone());
                         let oracle = Arc::clone(oracle);
@@ -232,7 +254,7 @@ impl Server {
         match outcome? {
             Ok(handle) => {
                 process.handle = Some(handle.clone());
-                self.net.set_machine(host, Machine::Serves);
+                self.net.set_machine(host, State::Serves);
                 Some(Occurrence::Started(handle))
             }
             Err(error) => Some(Occurrence::Refused(error)),

@@ -23,6 +23,7 @@ mod ballot;
 mod canaries;
 mod chance;
 mod clients;
+mod cluster;
 mod device;
 mod fitness;
 mod host;
@@ -34,22 +35,46 @@ mod timeline;
 mod world;
 
 use swarm::env::Faults;
+use timeline::Profile;
 
 /// How many seeds a plain `cargo test` tries; `scripts/sim.sh` tries more.
 const SEEDS: u64 = 6;
+const CLUSTER_SEEDS: u64 = 2;
 
 #[test]
 fn any_seed_keeps_the_promises_of_raft() {
-    sweep::run(&sweep::Request::from_environment(SEEDS));
+    sweep::run(&sweep::Request::from_environment(Profile::Raft, SEEDS));
+}
+
+#[test]
+fn any_seed_keeps_the_promises_of_a_cluster() {
+    sweep::run(&sweep::Request::from_environment(Profile::Cluster, CLUSTER_SEEDS));
+}
+
+#[test]
+fn a_big_cluster_keeps_them_too() {
+    if std::env::var("SIM_PROFILE").as_deref() != Ok("big") {
+        println!("SKIPPED: takes minutes; ./scripts/sim.sh --profile big runs it");
+        return;
+    }
+    sweep::run(&sweep::Request::from_environment(Profile::Big, 1));
+}
+
+fn is_repeated(profile: Profile, seed: u64) -> u64 {
+    let run = || sweep::one(profile, seed, Faults::NONE);
+    let (first, again) = (run(), run());
+    assert_eq!(first.trace, again.trace, "{profile:?}, seed {seed}");
+    assert_eq!(first.lasted, again.lasted, "{profile:?}, seed {seed}");
+    first.trace
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    for seed in [3, 1_004] {
-        let (first, again) = (sweep::one(seed, Faults::NONE), sweep::one(seed, Faults::NONE));
-        assert_eq!(first.trace, again.trace, "seed {seed}");
-        assert_eq!(first.lasted, again.lasted, "seed {seed}");
-    }
-    let traces = [5, 6].map(|seed| sweep::one(seed, Faults::NONE).trace);
+    let traces = [3, 1_004].map(|seed| is_repeated(Profile::Raft, seed));
     assert_ne!(traces[0], traces[1], "a trace says nothing");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_of_a_cluster() {
+    is_repeated(Profile::Cluster, 3);
 }

@@ -2,7 +2,7 @@
 //! or never leave. What a host answers for a process that has ended (a refusal) is told apart from
 //! silence, as on a real network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,30 +10,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use swarm::domain::NodeId;
 use swarm::env::Env;
 use swarm::raft::{Inbound, Peer, PeerError, PeerLink};
-use swarm::wire::manager::{ProposeReply, ProposeRequest};
+use swarm::transport::LinkError;
+use swarm::wire::manager::{LeaseBatch, ProposeReply, ProposeRequest};
+use swarm::wire::node::{AgentMessage, ManagerMessage};
 use tokio::sync::oneshot;
 
 use crate::chance::Chance;
+use streams::Conn;
 
 /// A connection whose other end is silent is given up after this, as in `transport`: the one for
 /// snapshots, and the others.
 const BULK_KEEP_ALIVE: Duration = Duration::from_secs(6);
 const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 
+mod streams;
+
 /// Which host, from 0.
 pub(crate) type Host = usize;
 
 /// The address of a host's manager.
 pub(crate) fn addr(host: Host) -> SocketAddr {
-    let number = u8::try_from(host + 1).unwrap();
-    ([10, 0, 0, number], 2377).into()
+    let [high, low] = u16::try_from(host + 1).unwrap().to_be_bytes();
+    ([192, 168, high, low], 2377).into()
 }
 
-fn host(addr: SocketAddr) -> Option<Host> {
+pub(crate) fn host(addr: SocketAddr) -> Option<Host> {
     match addr {
-        SocketAddr::V4(addr) => usize::from(addr.ip().octets()[3]).checked_sub(1),
+        SocketAddr::V4(addr) => {
+            let [_, _, high, low] = addr.ip().octets();
+            usize::from(u16::from_be_bytes([high, low])).checked_sub(1)
+        }
         SocketAddr::V6(_) => None,
     }
 }
@@ -47,6 +56,9 @@ pub(crate) enum Call {
     Snapshot(Bytes, Bytes),
     Propose(ProposeRequest),
     ReadIndex,
+    Leases(LeaseBatch),
+    /// An agent opens a session: the number of its connection.
+    Open(u64, NodeId),
 }
 
 /// What it answers.
@@ -55,19 +67,66 @@ pub(crate) enum Answer {
     Payload(Bytes),
     Proposed(ProposeReply),
     Index(u64),
+    Done,
 }
 
 type Reply = Result<Answer, PeerError>;
 
 /// Something on its way to a host.
 pub(crate) enum Message {
-    Request { id: u64, from: Host, to: Peer, call: Call },
-    Reply { id: u64, reply: Reply },
+    Request {
+        id: u64,
+        from: Host,
+        to: Peer,
+        call: Call,
+    },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
+    /// Something of a connection comes out at an end of it.
+    Packet {
+        conn: u64,
+        end: End,
+        packet: Packet,
+    },
+    /// Whatever waits for an end of a connection may be due.
+    Due {
+        conn: u64,
+        end: End,
+    },
+}
+
+/// An end of a session's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    Agent,
+    Manager,
+}
+
+impl End {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Agent => Self::Manager,
+            Self::Manager => Self::Agent,
+        }
+    }
+}
+
+/// What goes through a session's connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    Said(AgentMessage),
+    Told(Result<ManagerMessage, LinkError>),
+    /// The other end was closed.
+    Closed,
+    /// The connection is dead.
+    Broken,
 }
 
 /// Whether a machine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Machine {
+pub(crate) enum State {
     /// Its process runs.
     Serves,
     /// Its process has ended: it refuses connections.
@@ -96,8 +155,10 @@ struct Inner {
     chance: Chance,
     sequence: u64,
     ways: BTreeMap<(Host, Host), Way>,
-    machines: BTreeMap<Host, Machine>,
-    on_their_way: BTreeMap<(Duration, u64), (Host, Host, Message)>,
+    machines: BTreeMap<Host, State>,
+    /// By whom it goes to, when it arrives and its number: who sent it.
+    on_their_way: BTreeMap<(Host, Duration, u64), (Host, Message)>,
+    conns: BTreeMap<u64, Conn>,
     /// Callers, and after how long they find that the connection is dead.
     waiting: BTreeMap<u64, (oneshot::Sender<Reply>, Duration)>,
     delivered: u64,
@@ -126,6 +187,7 @@ impl Net {
             ways: BTreeMap::new(),
             machines: BTreeMap::new(),
             on_their_way: BTreeMap::new(),
+            conns: BTreeMap::new(),
             waiting: BTreeMap::new(),
             delivered: 0,
             lost: 0,
@@ -138,7 +200,7 @@ impl Net {
         self.inner.lock().unwrap()
     }
 
-    pub(crate) fn set_machine(&self, host: Host, machine: Machine) {
+    pub(crate) fn set_machine(&self, host: Host, machine: State) {
         self.lock().machines.insert(host, machine);
     }
 
@@ -162,25 +224,32 @@ impl Net {
         inner.now = now;
         let due: Vec<_> = inner
             .on_their_way
-            .range(..=(now, u64::MAX))
-            .filter(|(_, (_, target, _))| *target == to)
+            .range((to, Duration::ZERO, 0)..=(to, now, u64::MAX))
             .map(|(key, _)| *key)
             .collect();
         let mut arrived = Vec::new();
         for key in due {
-            let Some((from, _, message)) = inner.on_their_way.remove(&key) else { continue };
-            if inner.way(from, to).is_cut || inner.machine(to) == Machine::Silent {
+            let Some((from, message)) = inner.on_their_way.remove(&key) else { continue };
+            if let Message::Due { conn, end } = message {
+                inner.due(conn, end, &mut arrived);
+                continue;
+            }
+            if matches!(message, Message::Packet { .. }) {
+                arrived.push(message);
+                continue;
+            }
+            if inner.way(from, to).is_cut || inner.machine(to) == State::Silent {
                 inner.lose(from, to, &message);
                 continue;
             }
             inner.delivered += 1;
-            inner.note(&[key.1, from as u64, to as u64, message.kind()]);
+            inner.note(&[key.2, from as u64, to as u64, message.kind()]);
             arrived.push(message);
         }
         arrived
     }
 
-    pub(crate) fn machine(&self, host: Host) -> Machine {
+    pub(crate) fn machine(&self, host: Host) -> State {
         self.lock().machine(host)
     }
 
@@ -201,6 +270,34 @@ impl Net {
         self.lock().send(from, to, Message::Reply { id, reply });
     }
 
+    /// Calls another process and waits for its answer.
+    pub(crate) async fn ask(
+        &self,
+        env: &Env,
+        from: Host,
+        (to, call): (Peer, Call),
+        limit: Duration,
+    ) -> Reply {
+        let target = host(to.addr).ok_or(PeerError::Timeout)?;
+        let (answer, answered) = oneshot::channel();
+        let id = {
+            let mut inner = self.lock();
+            inner.sequence += 1;
+            let id = inner.sequence;
+            let is_bulk = matches!(call, Call::Snapshot(..));
+            let keep_alive = if is_bulk { BULK_KEEP_ALIVE } else { KEEP_ALIVE };
+            inner.waiting.insert(id, (answer, keep_alive));
+            let request = Message::Request { id, from, to, call };
+            inner.send(from, target, request);
+            id
+        };
+        let _waiting = Waiting { net: self, id };
+        match env.clock.timeout(limit, answered).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) | Err(_) => Err(PeerError::Timeout),
+        }
+    }
+
     pub(crate) fn link(&self, from: Host, env: &Env) -> Arc<dyn PeerLink> {
         Arc::new(Link { net: self.clone(), from, env: env.clone() })
     }
@@ -216,9 +313,12 @@ impl Message {
                 Call::Snapshot(..) => 4,
                 Call::Propose(_) => 5,
                 Call::ReadIndex => 6,
+                Call::Leases(_) => 9,
+                Call::Open(..) => 10,
             },
             Self::Reply { reply: Ok(_), .. } => 7,
             Self::Reply { reply: Err(_), .. } => 8,
+            Self::Packet { .. } | Self::Due { .. } => 11,
         }
     }
 }
@@ -235,8 +335,8 @@ impl Inner {
         }
     }
 
-    fn machine(&self, host: Host) -> Machine {
-        self.machines.get(&host).copied().unwrap_or(Machine::Silent)
+    fn machine(&self, host: Host) -> State {
+        self.machines.get(&host).copied().unwrap_or(State::Silent)
     }
 
     /// A message is gone. Its caller hears nothing, until the connection is found to be dead.
@@ -245,12 +345,13 @@ impl Inner {
         let (id, caller) = match message {
             Message::Request { id, .. } => (*id, from),
             Message::Reply { id, .. } => (*id, to),
+            Message::Packet { .. } | Message::Due { .. } => return,
         };
         let Some((_, keep_alive)) = self.waiting.get(&id) else { return };
         let reply = Err(PeerError::Other("the connection is dead".to_owned()));
         self.sequence += 1;
-        let key = (self.now + *keep_alive, self.sequence);
-        self.on_their_way.insert(key, (caller, caller, Message::Reply { id, reply }));
+        let key = (caller, self.now + *keep_alive, self.sequence);
+        self.on_their_way.insert(key, (caller, Message::Reply { id, reply }));
     }
 
     fn send(&mut self, from: Host, to: Host, message: Message) {
@@ -268,11 +369,11 @@ impl Inner {
                 // Whether it arrived before the connection broke, the caller cannot know.
                 let reply = Err(PeerError::Other("the connection broke".to_owned()));
                 let back = Message::Reply { id, reply };
-                self.on_their_way.insert((at, self.sequence), (to, from, back));
+                self.on_their_way.insert((from, at, self.sequence), (to, back));
             }
             return;
         }
-        self.on_their_way.insert((at, self.sequence), (from, to, message));
+        self.on_their_way.insert((to, at, self.sequence), (from, message));
     }
 }
 
@@ -297,6 +398,9 @@ pub(crate) async fn serve(inbound: &Inbound, to: Peer, call: Call) -> Reply {
         }
         Call::Propose(request) => inbound.propose(request).await.map(Answer::Proposed),
         Call::ReadIndex => inbound.read_index().await.map(Answer::Index),
+        Call::Leases(_) | Call::Open(..) => {
+            Err(PeerError::Other("this is no business of the replica".to_owned()))
+        }
     }
 }
 
@@ -325,24 +429,7 @@ impl Drop for Waiting<'_> {
 
 impl Link {
     async fn call(&self, to: Peer, call: Call, limit: Duration) -> Reply {
-        let target = host(to.addr).ok_or(PeerError::Timeout)?;
-        let (answer, answered) = oneshot::channel();
-        let id = {
-            let mut inner = self.net.lock();
-            inner.sequence += 1;
-            let id = inner.sequence;
-            let is_bulk = matches!(call, Call::Snapshot(..));
-            let keep_alive = if is_bulk { BULK_KEEP_ALIVE } else { KEEP_ALIVE };
-            inner.waiting.insert(id, (answer, keep_alive));
-            let request = Message::Request { id, from: self.from, to, call };
-            inner.send(self.from, target, request);
-            id
-        };
-        let _waiting = Waiting { net: &self.net, id };
-        match self.env.clock.timeout(limit, answered).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) | Err(_) => Err(PeerError::Timeout),
-        }
+        self.net.ask(&self.env, self.from, (to, call), limit).await
     }
 
     async fn payload(&self, to: Peer, call: Call, limit: Duration) -> Result<Bytes, PeerError> {
@@ -408,9 +495,9 @@ impl PeerLink for Link {
             let is_open =
                 self.net.is_open(self.from, target) && self.net.is_open(target, self.from);
             match self.net.machine(target) {
-                Machine::Serves => stood |= is_open,
-                Machine::Refuses if stood && is_open => return,
-                Machine::Refuses | Machine::Silent => {}
+                State::Serves => stood |= is_open,
+                State::Refuses if stood && is_open => return,
+                State::Refuses | State::Silent => {}
             }
             self.env.clock.sleep(LOOK).await;
         }

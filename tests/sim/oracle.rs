@@ -52,6 +52,13 @@ pub(crate) struct Counts {
     pub(crate) leaders: u64,
     pub(crate) events: u64,
     pub(crate) snapshots: u64,
+    /// Of clusters: what users did and how it was answered, containers that began and were stopped,
+    /// nodes that were called down, and how often the strict rules applied.
+    pub(crate) answers: BTreeMap<(&'static str, u16), u64>,
+    pub(crate) started: u64,
+    pub(crate) stopped: u64,
+    pub(crate) lost_nodes: u64,
+    pub(crate) strict: u64,
 }
 
 /// What is known of the whole cluster.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use swarm::env::{Canary, Faults};
 
 use crate::chance::Chance;
-use crate::timeline::{Kind, Plan};
+use crate::cluster;
+use crate::timeline::{Kind, Plan, Profile};
 use crate::world::{self, Outcome};
 
 /// Seeds from which on every kind of fault must have struck.
@@ -22,6 +23,7 @@ const SHRINKS: usize = 40;
 /// What to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    profile: Profile,
     first: u64,
     seeds: u64,
     /// The faults of the timeline to keep, by number.
@@ -32,17 +34,20 @@ pub(crate) struct Request {
 impl Request {
     /// `SIM_SEED` with `SIM_ONLY` for one run, `SIM_SEEDS` from `SIM_FIRST` on for many; with the bug
     /// `SIM_CANARY` made on purpose.
-    pub(crate) fn from_environment(seeds: u64) -> Self {
+    pub(crate) fn from_environment(profile: Profile, seeds: u64) -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
         let only = std::env::var("SIM_ONLY").ok().filter(|text| !text.is_empty());
         let only = only.map(|text| text.split(',').map(|number| number.parse().unwrap()).collect());
         let canary = std::env::var("SIM_CANARY").ok();
-        let canary = canary
-            .map(|name| *Canary::ALL.iter().find(|canary| format!("{canary:?}") == name).unwrap());
+        let canary = canary.map(|name| {
+            let mut all = Canary::RAFT.iter().chain(&Canary::CLUSTER);
+            *all.find(|canary| format!("{canary:?}") == name).unwrap()
+        });
         let faults = canary.map_or(Faults::NONE, Faults::with);
         match number("SIM_SEED") {
-            Some(seed) => Self { first: seed, seeds: 1, only, faults },
+            Some(seed) => Self { profile, first: seed, seeds: 1, only, faults },
             None => Self {
+                profile,
                 first: number("SIM_FIRST").unwrap_or(1),
                 seeds: number("SIM_SEEDS").unwrap_or(seeds),
                 only,
@@ -77,8 +82,15 @@ fn catch_panics() {
 }
 
 /// The plan of a seed.
-pub(crate) fn plan(seed: u64) -> Plan {
-    Plan::draw(&mut Chance::new(seed))
+pub(crate) fn plan(profile: Profile, seed: u64) -> Plan {
+    Plan::draw(profile, &mut Chance::new(seed))
+}
+
+fn simulate(seed: u64, plan: Plan, faults: Faults) -> Outcome {
+    match plan.profile {
+        Profile::Raft => world::run(seed, plan, faults),
+        Profile::Cluster | Profile::Big => cluster::run(seed, plan, faults),
+    }
 }
 
 /// Runs a plan, on a thread of its own so that nothing of another run is in the way.
@@ -87,9 +99,9 @@ pub(crate) fn run_plan(seed: u64, plan: Plan, faults: Faults) -> Outcome {
     PANICS.set(Some(Vec::new()));
     let mut outcome = match std::env::var("SIM_LOG") {
         Ok(filter) => {
-            tracing::subscriber::with_default(log(&filter), || world::run(seed, plan, faults))
+            tracing::subscriber::with_default(log(&filter), || simulate(seed, plan, faults))
         }
-        Err(_) => world::run(seed, plan, faults),
+        Err(_) => simulate(seed, plan, faults),
     };
     let panics = PANICS.take().unwrap_or_default();
     if let (None, Some(panic)) = (&outcome.violation, panics.first()) {
@@ -103,8 +115,8 @@ fn log(filter: &str) -> impl tracing::Subscriber + Send + Sync + 'static {
 }
 
 /// Runs a seed.
-pub(crate) fn one(seed: u64, faults: Faults) -> Outcome {
-    run_plan(seed, plan(seed), faults)
+pub(crate) fn one(profile: Profile, seed: u64, faults: Faults) -> Outcome {
+    run_plan(seed, plan(profile, seed), faults)
 }
 
 #[derive(Default)]
@@ -117,6 +129,11 @@ struct Total {
     leaders: u64,
     snapshots: u64,
     simulated: f64,
+    answers: BTreeMap<(&'static str, u16), u64>,
+    started: u64,
+    stopped: u64,
+    lost_nodes: u64,
+    strict: u64,
     failed: Option<(u64, String)>,
 }
 
@@ -135,7 +152,7 @@ pub(crate) fn run(request: &Request) {
                     if seed >= end || total.lock().unwrap().failed.is_some() {
                         return;
                     }
-                    let mut plan = plan(seed);
+                    let mut plan = plan(request.profile, seed);
                     keep(&mut plan, request.only.as_deref());
                     add(&mut total.lock().unwrap(), seed, run_plan(seed, plan, request.faults));
                 }
@@ -145,8 +162,9 @@ pub(crate) fn run(request: &Request) {
     let total = total.into_inner().unwrap();
     let took = began.elapsed().as_secs_f64();
     println!(
-        "raft: {} seeds, {:.0} simulated seconds in {took:.0} s; {} writes and {} reads answered, \
+        "{:?}: {} seeds, {:.0} simulated seconds in {took:.0} s; {} writes and {} reads answered, \
          {} unknown, {} refused; {} leaders, {} snapshots taken over",
+        request.profile,
         request.seeds,
         total.simulated,
         total.written,
@@ -156,6 +174,16 @@ pub(crate) fn run(request: &Request) {
         total.leaders,
         total.snapshots
     );
+    if request.profile != Profile::Raft {
+        let answers =
+            total.answers.iter().map(|((what, status), n)| format!("{what} {status} {n}"));
+        println!("users: {}", answers.collect::<Vec<_>>().join(", "));
+        println!(
+            "{} containers began, {} were stopped; {} times a node was called down; the strict rules \
+             applied {} times",
+            total.started, total.stopped, total.lost_nodes, total.strict
+        );
+    }
     let fired: Vec<String> =
         total.fired.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
     println!("faults: {}", fired.join(", "));
@@ -164,7 +192,7 @@ pub(crate) fn run(request: &Request) {
     }
     if request.seeds >= ENOUGH {
         let missing: Vec<_> =
-            Kind::ALL.iter().filter(|kind| !total.fired.contains_key(kind)).collect();
+            request.profile.kinds().iter().filter(|kind| !total.fired.contains_key(kind)).collect();
         assert!(missing.is_empty(), "coverage: these faults never struck: {missing:?}");
         assert!(total.snapshots > 0, "coverage: no member was ever brought up by a snapshot");
     }
@@ -182,6 +210,13 @@ fn add(total: &mut Total, seed: u64, outcome: Outcome) {
     total.leaders += counts.leaders;
     total.snapshots += counts.snapshots;
     total.simulated += lasted.as_secs_f64();
+    for (answer, count) in counts.answers {
+        *total.answers.entry(answer).or_default() += count;
+    }
+    total.started += counts.started;
+    total.stopped += counts.stopped;
+    total.lost_nodes += counts.lost_nodes;
+    total.strict += counts.strict;
     if let Some(violation) = violation {
         total.failed.get_or_insert((seed, violation));
     }
@@ -201,7 +236,7 @@ fn keep(plan: &mut Plan, only: Option<&[usize]>) {
 fn explain(request: &Request, seed: u64, violation: &str) -> ! {
     let only = request.only.as_deref();
     println!("seed {seed} fails: {violation}\nlooking for the faults that it takes …");
-    let whole = plan(seed);
+    let whole = plan(request.profile, seed);
     let mut kept: Vec<usize> = only.map_or_else(|| (0..whole.faults.len()).collect(), Vec::from);
     let mut violation = violation.to_owned();
     let (mut runs, mut size) = (0, kept.len().div_ceil(2).max(1));
@@ -230,11 +265,15 @@ fn explain(request: &Request, seed: u64, violation: &str) -> ! {
         }
         size = (size / 2).max(1);
     }
-    println!("{} managers; the faults that it takes:", whole.managers);
+    println!("{} managers, {} workers; the faults that it takes:", whole.managers, whole.workers);
     for number in &kept {
         println!("  {number:>2}  {}", whole.faults[*number]);
     }
     let only: Vec<String> = kept.iter().map(ToString::to_string).collect();
-    println!("again: ./scripts/sim.sh --seed {seed} --only '{}'", only.join(","));
+    let profile = format!("{:?}", request.profile).to_lowercase();
+    println!(
+        "again: ./scripts/sim.sh --profile {profile} --seed {seed} --only '{}'",
+        only.join(",")
+    );
     panic!("seed {seed}: {violation}");
 }

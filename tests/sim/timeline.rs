@@ -29,10 +29,23 @@ pub(crate) enum Kind {
     Remove,
     Flip,
     HandOver,
+    EngineHangs,
+    EngineSlow,
+    EngineErrors,
+    AnswersLost,
+    EventsLost,
+    EngineDown,
+    ContainersEnd,
+    Exit,
+    OutOfMemory,
+    Unhealthy,
+    NetworkFails,
+    NodeGoes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 19] = [
+    /// Those of the profile `raft`.
+    pub(crate) const RAFT: [Self; 19] = [
         Self::Split,
         Self::OneWay,
         Self::Partial,
@@ -53,6 +66,68 @@ impl Kind {
         Self::Flip,
         Self::HandOver,
     ];
+
+    /// Those of the profiles `cluster` and `big`.
+    pub(crate) const CLUSTER: [Self; 25] = [
+        Self::Split,
+        Self::OneWay,
+        Self::Partial,
+        Self::Delay,
+        Self::Loss,
+        Self::Breaks,
+        Self::Crash,
+        Self::PowerCut,
+        Self::PowerCutOfAll,
+        Self::DiskError,
+        Self::SlowDisk,
+        Self::Pause,
+        Self::HandOver,
+        Self::EngineHangs,
+        Self::EngineSlow,
+        Self::EngineErrors,
+        Self::AnswersLost,
+        Self::EventsLost,
+        Self::EngineDown,
+        Self::ContainersEnd,
+        Self::Exit,
+        Self::OutOfMemory,
+        Self::Unhealthy,
+        Self::NetworkFails,
+        Self::NodeGoes,
+    ];
+
+    /// What strikes a machine and leaves the others alone, and what should disturb nobody.
+    const GENTLE: [Self; 6] = [
+        Self::Crash,
+        Self::PowerCut,
+        Self::HandOver,
+        Self::Exit,
+        Self::EventsLost,
+        Self::OutOfMemory,
+    ];
+}
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Managers alone.
+    #[default]
+    Raft,
+    /// Managers and agents with their engines and networks.
+    Cluster,
+    /// As many nodes and tasks as a core can step.
+    Big,
+}
+
+impl Profile {
+    /// The kinds of fault there are.
+    pub(crate) const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Raft => &Kind::RAFT,
+            Self::Cluster => &Kind::CLUSTER,
+            Self::Big => &[Kind::HandOver, Kind::Crash, Kind::PowerCut, Kind::Split],
+        }
+    }
 }
 
 /// A fault: when it begins, how long it lasts, whom it strikes.
@@ -78,21 +153,34 @@ impl fmt::Display for Fault {
 /// What a seed decides before a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) profile: Profile,
     pub(crate) managers: usize,
+    /// Nodes that are no managers.
+    pub(crate) workers: usize,
+    /// Length of the prefix of the tasks' network: a small one has its addresses given again soon.
+    pub(crate) prefix: u8,
     pub(crate) clients: usize,
     pub(crate) faults: Vec<Fault>,
     pub(crate) lasts: Duration,
 }
 
 impl Plan {
-    pub(crate) fn draw(chance: &mut Chance) -> Self {
+    pub(crate) fn draw(profile: Profile, chance: &mut Chance) -> Self {
+        match profile {
+            Profile::Raft => Self::raft(chance),
+            Profile::Cluster => Self::cluster(chance),
+            Profile::Big => Self::big(chance),
+        }
+    }
+
+    fn raft(chance: &mut Chance) -> Self {
         let managers = match chance.below(20) {
             0..12 => 3,
             12..18 => 5,
             _ => 7,
         };
         let lasts = Duration::from_secs(20);
-        let mut kinds = Kind::ALL.to_vec();
+        let mut kinds = Kind::RAFT.to_vec();
         chance.shuffle(&mut kinds);
         kinds.truncate(usize::try_from(chance.between(3, 9)).unwrap());
         let mut faults = Vec::new();
@@ -105,7 +193,51 @@ impl Plan {
         }
         faults.sort_by_key(|fault| fault.at);
         let clients = if managers == 7 { 1 } else { 2 };
-        Self { managers, clients, faults, lasts }
+        Self { profile: Profile::Raft, managers, workers: 0, prefix: 24, clients, faults, lasts }
+    }
+
+    fn cluster(chance: &mut Chance) -> Self {
+        let managers = match chance.below(20) {
+            0..14 => 3,
+            14..19 => 5,
+            _ => 7,
+        };
+        let workers = usize::try_from(chance.between(3, 12)).unwrap();
+        let lasts = Duration::from_secs(chance.between(25, 45));
+        let prefix = if chance.permille(250) { 26 } else { 24 };
+        // One in three runs is quiet enough to hold the strict rules against it.
+        let mut kinds = if chance.permille(330) {
+            Kind::GENTLE.to_vec()
+        } else {
+            let mut kinds = Kind::CLUSTER.to_vec();
+            chance.shuffle(&mut kinds);
+            kinds.truncate(usize::try_from(chance.between(3, 9)).unwrap());
+            kinds
+        };
+        chance.shuffle(&mut kinds);
+        let mut faults = Vec::new();
+        for _ in 0..chance.between(6, 20) {
+            let Some(kind) = chance.pick(&kinds).copied() else { continue };
+            let at = chance.millis(0, u64::try_from(lasts.as_millis()).unwrap() - 1_000);
+            let lasts = chance.millis(200, 8_000);
+            let who = [chance.index(5_040), chance.index(5_040)];
+            faults.push(Fault { kind, at, lasts, who, much: chance.next() });
+        }
+        faults.sort_by_key(|fault| fault.at);
+        let profile = Profile::Cluster;
+        Self { profile, managers, workers, prefix, clients: 1, faults, lasts }
+    }
+
+    fn big(chance: &mut Chance) -> Self {
+        let lasts = Duration::from_secs(60);
+        let mut faults = Vec::new();
+        for (kind, at) in [(Kind::Crash, 10), (Kind::HandOver, 25), (Kind::Split, 35)] {
+            let who = [chance.index(3), chance.index(5_040)];
+            let (at, lasts) = (Duration::from_secs(at), Duration::from_secs(5));
+            faults.push(Fault { kind, at, lasts, who, much: chance.next() });
+        }
+        let profile = Profile::Big;
+        Self { profile, managers: 3, workers: 200, prefix: 16, clients: 1, faults, lasts }
     }
 }
 
@@ -119,7 +251,7 @@ impl Fault {
     pub(crate) fn way(&self, from: Host, to: Host, hosts: usize) -> Option<Way> {
         let (a, b) = (self.who[0] % hosts, self.who[1] % hosts);
         let cut = Way { is_cut: true, ..Way::GOOD };
-        let is_in = |host: Host| (self.much >> host) & 1 == 1;
+        let is_in = |host: Host| (self.much >> (host % 64)) & 1 == 1;
         match self.kind {
             Kind::Split => (is_in(from) != is_in(to)).then_some(cut),
             Kind::OneWay if self.much.is_multiple_of(2) => (from == a).then_some(cut),
@@ -132,19 +264,7 @@ impl Fault {
             }
             Kind::Loss => Some(Way { lost: 10 + self.much % 300, ..Way::GOOD }),
             Kind::Breaks => Some(Way { broken: 10 + self.much % 300, ..Way::GOOD }),
-            Kind::Crash
-            | Kind::PowerCut
-            | Kind::PowerCutOfAll
-            | Kind::PowerCutInCall
-            | Kind::DiskError
-            | Kind::DiskFull
-            | Kind::SlowDisk
-            | Kind::Pause
-            | Kind::Clock
-            | Kind::Add
-            | Kind::Remove
-            | Kind::Flip
-            | Kind::HandOver => None,
+            _ => None,
         }
     }
 }

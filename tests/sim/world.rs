@@ -16,7 +16,7 @@ use crate::chance::Chance;
 use crate::clients::{self, Client, Shared};
 use crate::device::Death;
 use crate::host::{Membership, Occurrence, Server};
-use crate::net::{self, Host, Machine, Message, Net, Way};
+use crate::net::{self, Host, Message, Net, State, Way};
 use crate::operator::{self, Done, Next, Operator, Want};
 use crate::oracle::{Counts, Oracle};
 use crate::timeline::{Fault, Kind, Plan};
@@ -231,7 +231,7 @@ impl World {
     fn refuse(&self, host: Host, messages: Vec<Message>) {
         for message in messages {
             if let Message::Request { id, from, to, .. } = message
-                && self.net.machine(host) == Machine::Refuses
+                && self.net.machine(host) == State::Refuses
             {
                 let reason = "refused".to_owned();
                 let refused = swarm::raft::PeerError::Unreachable { addr: to.addr, reason };
@@ -296,7 +296,7 @@ impl World {
             let Some(env) = self.servers[host].env() else { continue };
             let (handle, oracle) = (handle.clone(), Arc::clone(&self.oracle));
             let is_over = Arc::clone(&self.is_over);
-            let client = Client { handle, env, oracle, chance, is_over };
+            let client = Client { handle, env, oracle, chance, pace: (20, 300), is_over };
             self.servers[host].spawn(client.run());
         }
     }
@@ -308,7 +308,7 @@ impl World {
         for host in due {
             self.back_at.remove(&host);
             if !self.servers[host].is_running() && !self.servers[host].is_quarantined {
-                self.net.set_machine(host, Machine::Refuses);
+                self.net.set_machine(host, State::Refuses);
                 self.servers[host].start(self.now);
             }
         }

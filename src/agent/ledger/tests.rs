@@ -8,7 +8,6 @@ use crate::domain::task::Slot;
 use crate::domain::{
     Meta, Position, SecretId, ServiceId, ServiceSpec, SpecVersion, Task, TaskState, Timestamp,
 };
-use crate::env::OsEntropy;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -26,7 +25,7 @@ impl Place {
     fn open(&self) -> Ledger {
         let key = self.dir.path().join("key");
         let node = NodeId::from_bytes([4; 16]);
-        Ledger::open(node, &self.path(), &key, Arc::new(OsEntropy)).unwrap()
+        Ledger::open(node, &self.path(), &key, &Env::system()).unwrap()
     }
 }
 
@@ -156,7 +155,7 @@ fn ledger_of_another_node_is_as_good_as_none() {
     fill(&mut place.open());
     let key = place.dir.path().join("key");
     let other = NodeId::from_bytes([5; 16]);
-    let ledger = Ledger::open(other, &place.path(), &key, Arc::new(OsEntropy)).unwrap();
+    let ledger = Ledger::open(other, &place.path(), &key, &Env::system()).unwrap();
     assert_eq!(ledger.memory(), &Memory::default());
 }
 

@@ -76,7 +76,8 @@ impl Runner {
         let Some(materials) = &wanted.materials else { return };
         let Ok(network) = self.network(materials) else { return };
         let description = self.tools.board.description.borrow().clone();
-        let description = description.unwrap_or_else(crate::agent::describe::machine);
+        let description =
+            description.unwrap_or_else(|| crate::agent::describe::machine(&self.tools.env));
         let plan = ContainerPlan {
             task: Arc::clone(&materials.task),
             spec: Arc::clone(&materials.spec),

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::filter::is_ready;
-use crate::control::allocate::REST;
 use crate::control::crew::Crew;
 use crate::control::facts::Needs;
 use crate::control::pass::Pass;
@@ -64,7 +63,7 @@ impl Usage {
 
     fn add(&mut self, pass: &Pass<'_>, task: &Task, memo: &mut Memo) {
         if task.status.state.is_terminal() {
-            let until = task.meta.updated_at.after(REST);
+            let until = task.meta.updated_at.after(pass.observed.timing.address_rest);
             if until > pass.now && !task.addresses.is_empty() {
                 self.resting.extend(task.addresses.iter().map(|it| (it.network, it.addr)));
                 self.rests_until = Some(self.rests_until.map_or(until, |it| it.min(until)));

@@ -53,6 +53,8 @@ impl World {
             Kind::Remove => self.remove(host),
             Kind::Flip => self.flip(host, fault.lasts),
             Kind::HandOver => self.hand_over(fault.who[1] % hosts),
+            // Those of a cluster.
+            _ => false,
         };
         if has_struck {
             *self.fired.entry(fault.kind).or_default() += 1;
