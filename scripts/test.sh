@@ -3,7 +3,7 @@
 # lab of hosts on this machine. Installs what it needs. Run as root; about 40 minutes on two cores from nothing.
 #
 #   scripts/test.sh            all
-#   scripts/test.sh gate|unit|sim|power|engine|e2e|chaos|quickstart|compose     one part
+#   scripts/test.sh gate|unit|sim|power|engine|e2e|mixed|chaos|quickstart|compose     one part
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -34,12 +34,18 @@ if want engine; then
     with_engine cargo test --locked --quiet --test it -- --test-threads=1 engine:: agent::
 fi
 if want e2e; then
-    stage "end to end on the lab"; cargo test --locked --test e2e -- --test-threads=1 --nocapture --skip chaos::
+    stage "end to end on the lab"; cargo test --locked --test e2e -- --test-threads=1 --nocapture --skip chaos:: --skip mixed::
 fi
 if want chaos; then
     stage "chaos on real processes: the checker, then two minutes"
     cargo test --locked --quiet --test e2e -- chaos:: --skip chaos_leaves_what_was_promised
     ./scripts/chaos.sh --minutes 2 --seed "${CHAOS_SEED:-1}"
+fi
+if want mixed; then
+    stage "this release and the one before it in one cluster"
+    SWARM_PREVIOUS=$(./scripts/previous.sh)
+    export SWARM_PREVIOUS
+    cargo test --locked --test e2e -- --test-threads=1 --nocapture mixed::
 fi
 if want quickstart; then
     stage "quickstart, as a new user"; ./scripts/quickstart.sh; ./scripts/quickstart.sh --down

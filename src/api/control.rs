@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,6 +64,21 @@ pub struct LocalState {
     pub managers: Vec<(NodeId, SocketAddr)>,
     /// Host name, for `GET /info` without an engine.
     pub hostname: String,
+    /// The backups that it writes by itself; `None` where it was not told to.
+    pub backups: Option<Backups>,
+}
+
+/// How a manager's scheduled backups go.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Backups {
+    /// Where they are written.
+    pub directory: PathBuf,
+    /// When the last one was written and verified.
+    pub last: Option<Timestamp>,
+    /// When the last attempt failed, and why; `None` if it did not.
+    pub failure: Option<(Timestamp, String)>,
+    /// When the next one is due.
+    pub next: Option<Timestamp>,
 }
 
 impl LocalState {

@@ -10,6 +10,7 @@
 
 mod alarms;
 mod ask;
+mod backups;
 mod context;
 mod control;
 mod convert;
@@ -38,7 +39,7 @@ mod system;
 mod tasks;
 
 pub use control::{
-    ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
+    Backups, ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
     Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run, Vitals,
 };
 pub use log_source::{LogError, LogItem, LogOptions, LogSource, LogStream};

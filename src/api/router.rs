@@ -14,8 +14,8 @@ use tower::ServiceExt;
 use super::context::Ctx;
 use super::error::Error;
 use super::{
-    events, metrics, networks, nodes, payloads, recovery, service_logs, services, status, swarm,
-    system, tasks,
+    backups, events, metrics, networks, nodes, payloads, recovery, service_logs, services, status,
+    swarm, system, tasks,
 };
 use crate::env::{Answered, Env, Wanted};
 
@@ -155,6 +155,7 @@ fn recovery_routes() -> Router<Ctx> {
     let restore = post(recovery::restore).layer(DefaultBodyLimit::max(recovery::ARCHIVE_BYTES_MAX));
     Router::new()
         .route("/x/v1/backup", post(recovery::backup))
+        .route("/x/v1/backups", get(backups::list))
         .route("/x/v1/restore", restore)
         .route("/x/v1/recover", post(recovery::recover))
 }

@@ -83,6 +83,7 @@ pub(super) async fn status(State(ctx): State<Ctx>) -> Response {
         "Well": report.is_well,
         "Verdict": report.verdict,
         "Raft": store.as_ref().map(raft),
+        "Backups": state.backups.as_ref().map(super::backups::shown),
         "Cluster": report.cluster.as_ref().map(|census| cluster(&look, census, store.as_ref())),
         "Alarms": look.raised.iter().map(alarm).collect::<Vec<_>>(),
     });
@@ -95,6 +96,7 @@ fn raft(store: &Store) -> Value {
         "Term": leadership.term,
         "Leader": leadership.leader.map(|(_, addr)| addr.to_string()),
         "IsLeader": leadership.is_self,
+        "Format": view.format().0,
         "Applied": {"Term": view.position.term, "Index": view.position.index},
     })
 }

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::duties::{self, Duties};
+use super::backups::Keeper;
 use super::keyring::Keyring;
 use super::record::Record;
+use super::settings::BackupSchedule;
+use crate::api::LocalState;
 use crate::ca;
 use crate::dispatcher::Dispatcher;
 use crate::domain::timing::Timing;
@@ -36,6 +40,12 @@ pub(super) struct Parts {
     pub(super) channels: Channels,
     pub(super) state_dir: std::path::PathBuf,
     pub(super) keyring: Keyring,
+    /// When it writes backups by itself.
+    pub(super) backup: Option<BackupSchedule>,
+    /// How long a newer format is held back.
+    pub(super) format_hold: Duration,
+    /// What this node tells of itself.
+    pub(super) local: watch::Sender<LocalState>,
 }
 
 /// The manager half of a node.
@@ -130,6 +140,7 @@ impl Manager {
     ) -> anyhow::Result<Self> {
         let settings = parts.raft(record, raft_id)?;
         let Parts { env, identity, channels, keyring, .. } = parts.clone();
+        let timing = Timing { format_hold: parts.format_hold, ..Timing::DEFAULT };
         let listener = TcpListener::bind(record.listen).await.with_context(|| {
             format!(
                 "cannot listen on {}: is another manager or swarm mode of the engine running?",
@@ -150,6 +161,17 @@ impl Manager {
         scope.spawn("unlock-key", locking);
         let ways = duties::Ways { leases: Arc::new(GrpcLeases::new(Arc::clone(&dial))), dial };
         let Duties { dispatcher, leases } = duties::start(&env, record.node, &raft, ways, scope);
+        if let Some(schedule) = parts.backup.clone() {
+            let (env, store, scope) = (env.clone(), store.clone(), scope.clone());
+            let local = parts.local.clone();
+            let keeper = Keeper { schedule, node: record.node, env, store, scope, local };
+            keeper.scope.clone().spawn("backups", keeper.run());
+        }
+        let table = LeaseTable::new(timing.lease);
+        let leases = Leases::new(env.clone(), store.clone(), table.clone(), dial);
+        let settings = dispatcher::Settings { node: record.node, timing };
+        let dispatcher = dispatcher::start(settings, &env, &store, leases, scope);
+        leader::start(env.clone(), timing, raft.clone(), table.clone(), scope);
         let (raft_rpc, proposals) = raft.services();
         let routes = tonic::service::Routes::new(raft_rpc)
             .add_service(proposals)
@@ -188,6 +210,11 @@ impl Manager {
     /// What the leader hears of agents.
     pub(super) fn leases(&self) -> LeaseTable {
         self.leases.clone()
+    }
+
+    /// Follows whether the others write what only a newer release can read.
+    pub(super) fn newer(&self) -> watch::Receiver<Option<String>> {
+        self.raft.newer()
     }
 
     /// The agents' side.

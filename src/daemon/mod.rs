@@ -6,6 +6,7 @@
 
 mod address;
 mod background;
+mod backups;
 mod control;
 pub mod duties;
 mod enter;

@@ -17,6 +17,9 @@ impl Node {
             channels: running.channels.clone(),
             state_dir: settings.state_dir.clone(),
             keyring: keyring.clone(),
+            backup: settings.backup.clone(),
+            format_hold: settings.format_hold,
+            local: self.inner.local.clone(),
         }
     }
 
@@ -61,8 +64,29 @@ impl Node {
             parts.raft = Some(manager.raft());
             parts.leases = Some(manager.leases());
         });
+        let (node, mut newer) = (self.clone(), manager.newer());
+        running.scope.spawn("newer-format", async move {
+            let what = newer.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+            if let Some(what) = what {
+                node.step_aside(&what).await;
+            }
+        });
         running.manager = Some(manager);
         Ok(())
+    }
+
+    /// Ends the manager half, as it cannot read what the other managers write. What it has stays,
+    /// and so do its agent, its names and its containers.
+    async fn step_aside(&self, what: &str) {
+        let mut slot = self.inner.running.lock().await;
+        let Some(running) = slot.as_mut() else { return };
+        running.trouble = format!(
+            "this manager's release is too old for its swarm: {what}. Install the release that the \
+             other managers run and start the daemon again; until then it takes no part"
+        );
+        tracing::error!(error = running.trouble, "the manager half does not run");
+        self.stop_manager(running).await;
+        self.publish(running);
     }
 
     /// Asks the managers it knows for a raft id, and how managers lock their data.
@@ -84,6 +108,7 @@ impl Node {
             self.inner.store.send_replace(None);
             self.inner.dispatcher.send_replace(None);
             self.inner.parts.send_modify(|parts| (parts.raft, parts.leases) = (None, None));
+            self.inner.local.send_modify(|local| local.backups = None);
             manager.stop().await;
         }
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser};
@@ -10,12 +11,18 @@ use serde::Deserialize;
 
 use crate::agent::Guard;
 use crate::domain::SpecPolicy;
+use crate::domain::timing::Timing;
 use crate::env::disk::LogKind;
 
 /// TCP port between nodes (IANA: "docker swarm").
 pub const NODE_PORT: u16 = 2377;
 /// Port of the DNS server; port 53 of the node's gateways is redirected to it.
 const DNS_PORT: u16 = 10_053;
+
+/// Scheduled backups that are kept if nothing is said.
+const BACKUPS_KEPT: usize = 14;
+/// The shortest time between two scheduled backups: one reads, seals and verifies the whole state.
+const BACKUP_EVERY_MIN: Duration = Duration::from_secs(10);
 
 /// Flags of `swarm daemon`.
 #[derive(Args, Clone, Debug, Default)]
@@ -103,6 +110,8 @@ struct File {
     metrics_addr: Option<SocketAddr>,
     log: Option<String>,
     policy: FilePolicy,
+    format_hold: Option<Length>,
+    backup: Option<BackupFile>,
 }
 
 /// `[policy]`: what this node refuses whatever the cluster permits. What is not named is the
@@ -135,6 +144,77 @@ impl FilePolicy {
     }
 }
 
+/// The settings file's `[backup]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct BackupFile {
+    every: Length,
+    directory: PathBuf,
+    passphrase_file: PathBuf,
+    #[serde(default = "BackupFile::keep")]
+    keep: usize,
+}
+
+impl BackupFile {
+    const fn keep() -> usize {
+        BACKUPS_KEPT
+    }
+
+    fn checked(self) -> anyhow::Result<BackupSchedule> {
+        let Self { every: Length(every), directory, passphrase_file, keep } = self;
+        if every < BACKUP_EVERY_MIN {
+            bail!("backup.every: at least {} s", BACKUP_EVERY_MIN.as_secs());
+        }
+        if keep == 0 {
+            bail!("backup.keep: at least 1");
+        }
+        for (name, path) in
+            [("backup.directory", &directory), ("backup.passphrase-file", &passphrase_file)]
+        {
+            if !path.is_absolute() {
+                bail!("{name}: {} is not an absolute path", path.display());
+            }
+        }
+        Ok(BackupSchedule { every, directory, passphrase_file, keep })
+    }
+}
+
+/// A length of time as people write it: `90s`, `15m`, `6h`, `1d`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Length(Duration);
+
+impl TryFrom<String> for Length {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no length of time: 90s, 15m, 6h or 1d is expected");
+        let unit = text.chars().last().ok_or_else(wrong)?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+        number.checked_mul(seconds).map(|it| Self(Duration::from_secs(it))).ok_or_else(wrong)
+    }
+}
+
+/// When this manager writes backups by itself, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupSchedule {
+    /// From one to the next.
+    pub every: Duration,
+    /// Where they are written.
+    pub directory: PathBuf,
+    /// What has the passphrase.
+    pub passphrase_file: PathBuf,
+    /// How many are kept.
+    pub keep: usize,
+}
+
 /// What a daemon runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -160,6 +240,10 @@ pub struct Settings {
     pub log: String,
     /// What this node lets services ask of it.
     pub policy: SpecPolicy,
+    /// How long all managers must know a newer format before this one, leading, uses it.
+    pub format_hold: Duration,
+    /// Backups that this node writes by itself while it is a manager.
+    pub backup: Option<BackupSchedule>,
 }
 
 impl Settings {
@@ -185,6 +269,8 @@ impl Settings {
             metrics_addr: args.metrics_addr.or(file.metrics_addr),
             log: args.log.clone().or(file.log).unwrap_or_else(|| "info".to_owned()),
             policy: file.policy.policy()?,
+            format_hold: file.format_hold.map_or(Timing::DEFAULT.format_hold, |hold| hold.0),
+            backup: file.backup.map(BackupFile::checked).transpose()?,
         };
         for (name, path) in [
             ("state-dir", &settings.state_dir),
@@ -288,6 +374,35 @@ mod tests {
         let error = format!("{:#}", load("[policy]\nbind-mounts = [\"srv\"]\n").unwrap_err());
         assert!(error.contains("[policy]") && error.contains("\"srv\""), "{error}");
         assert!(load("[policy]\nprivileged = true\n").is_err());
+    }
+
+    #[test]
+    fn backups_and_lengths_of_time_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        let args = DaemonArgs { config: Some(path.clone()), ..DaemonArgs::default() };
+        let load = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Settings::load(&args).map_err(|error| format!("{error:#}"))
+        };
+        let whole = "format-hold = \"90s\"\n[backup]\nevery = \"6h\"\ndirectory = \"/b\"\n\
+                     passphrase-file = \"/k\"\n";
+        let settings = load(whole).unwrap();
+        assert_eq!(settings.format_hold, Duration::from_secs(90));
+        let backup = settings.backup.unwrap();
+        assert_eq!((backup.every.as_secs(), backup.keep), (6 * 3_600, BACKUPS_KEPT));
+        assert_eq!(load("").unwrap().backup, None);
+        for (from, to, told) in [
+            ("6h", "6x", "90s, 15m, 6h or 1d is expected"),
+            ("6h", "1s", "backup.every: at least 10 s"),
+            ("6h", "99999999999999999999d", "is no length of time"),
+            ("\"/b\"", "\"b\"", "backup.directory: b is not an absolute path"),
+            ("passphrase-file", "passphrase", "passphrase"),
+            ("[backup]", "[backup]\nkeep = 0", "backup.keep: at least 1"),
+        ] {
+            let error = load(&whole.replace(from, to)).unwrap_err();
+            assert!(error.contains(told), "{to}: {error}");
+        }
     }
 
     #[test]

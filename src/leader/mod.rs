@@ -27,7 +27,7 @@ use crate::domain::Timestamp;
 use crate::domain::timing::Timing;
 use crate::env::{Canary, Env, Instant, Scope};
 use crate::raft::{self, Leadership, ProposeError, Store};
-use crate::state::{Change, ObjectKey};
+use crate::state::{Change, Object, ObjectKey};
 use observations::Observations;
 
 /// How long a plan may take to be applied before its outcome is asked for.
@@ -163,6 +163,13 @@ impl Leader {
         self.raft.pass_ends();
         let took = self.env.clock.instant().since(now);
         self.env.meters.plan_pass.took(took);
+        let raised = plan.changes.iter().flatten().find_map(|change| match change {
+            Change::Put { object: Object::Cluster(cluster), .. } => Some(cluster.format),
+            _ => None,
+        });
+        if let Some(format) = raised.filter(|format| *format > view.format()) {
+            tracing::info!(%format, "all managers know a newer format: it is used from now on");
+        }
         for (object, note) in &plan.notes {
             tracing::debug!(?object, note, "not decided");
         }

@@ -22,6 +22,18 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// Written by a newer release: nothing is wrong with it.
+    #[error(
+        "the raft data in {} was written by a newer release: {what}. Nothing is lost: install that \
+         release again and start the daemon; until then this manager takes no part",
+        dir.display()
+    )]
+    Newer {
+        /// The folder.
+        dir: PathBuf,
+        /// What cannot be read.
+        what: String,
+    },
     /// The data was sealed with another key.
     #[error(
         "the raft data cannot be read with this key; restore the key file that belongs to it, or \

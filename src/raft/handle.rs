@@ -215,6 +215,13 @@ impl Handle {
         self.member.vigil.plan_taken();
     }
 
+    /// Follows whether the others write what only a newer release can read: this member takes none
+    /// of it, and must not go on.
+    #[must_use]
+    pub fn newer(&self) -> watch::Receiver<Option<String>> {
+        self.member.inbound.newer()
+    }
+
     /// The answers to other members, as gRPC services.
     #[must_use]
     pub fn services(&self) -> (RaftServer<Rpc>, ProposalsServer<Rpc>) {

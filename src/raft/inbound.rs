@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::codec::{self, CodecError};
 use super::peer::{Ballot, PeerError};
@@ -38,15 +39,16 @@ impl std::fmt::Debug for Inbound {
     }
 }
 
-/// When the leader was last heard of.
+/// When the leader was last heard of, and what was heard that cannot be read.
 #[derive(Debug)]
 pub(super) struct Heard {
     micros: AtomicU64,
+    newer: watch::Sender<Option<String>>,
 }
 
 impl Heard {
     pub(super) fn new(env: &Env) -> Self {
-        let heard = Self { micros: AtomicU64::new(0) };
+        let heard = Self { micros: AtomicU64::new(0), newer: watch::Sender::new(None) };
         heard.now(env);
         heard
     }
@@ -82,7 +84,7 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn vote(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
         self.has_space()?;
-        let ballot = codec::decode_message(payload).map_err(|error| undecodable(&error))?;
+        let ballot = codec::decode_message(payload).map_err(|error| self.undecodable(&error))?;
         let answer = match ballot {
             Ballot::Vote(request) => self.raft.vote(request).await,
             Ballot::PreVote(request) => self.raft.pre_vote(request).await,
@@ -95,7 +97,7 @@ impl Inbound {
     /// # Errors
     /// [`PeerError`].
     pub async fn append(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
-        let request = codec::decode_append(payload).map_err(|error| undecodable(&error))?;
+        let request = codec::decode_append(payload).map_err(|error| self.undecodable(&error))?;
         if !request.entries.is_empty() {
             self.has_space()?;
         }
@@ -112,8 +114,8 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn snapshot(&self, header: &[u8], data: Bytes) -> Result<Bytes, PeerError> {
         self.has_space()?;
-        let vote: Vote = codec::decode_message(header).map_err(|error| undecodable(&error))?;
-        let (meta, _) = codec::decode_snapshot(&data).map_err(|error| undecodable(&error))?;
+        let vote: Vote = codec::decode_message(header).map_err(|error| self.undecodable(&error))?;
+        let (meta, _) = codec::decode_snapshot(&data).map_err(|error| self.undecodable(&error))?;
         self.heard.now(&self.local.env);
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await;
@@ -126,7 +128,7 @@ impl Inbound {
     /// [`PeerError`].
     pub async fn transfer(&self, payload: &[u8]) -> Result<Bytes, PeerError> {
         let request: TransferLeaderRequest<TypeConfig> =
-            codec::decode_message(payload).map_err(|error| undecodable(&error))?;
+            codec::decode_message(payload).map_err(|error| self.undecodable(&error))?;
         reply(&self.raft.handle_transfer_leader(request).await.map_err(|error| failed(&error))?)
     }
 
@@ -166,6 +168,22 @@ impl Inbound {
         read_index(&self.raft).await.ok_or_else(refused)
     }
 
+    /// Follows whether something came that only a newer release can read, and what.
+    pub(super) fn newer(&self) -> watch::Receiver<Option<String>> {
+        self.heard.newer.subscribe()
+    }
+
+    fn undecodable(&self, error: &CodecError) -> PeerError {
+        if matches!(error, CodecError::Format { .. }) {
+            self.heard.newer.send_if_modified(|known| {
+                let is_first = known.is_none();
+                known.get_or_insert_with(|| error.to_string());
+                is_first
+            });
+        }
+        PeerError::Refused(error.to_string())
+    }
+
     fn has_space(&self) -> Result<(), PeerError> {
         self.space.lack().map_or(Ok(()), |reason| Err(PeerError::NoSpace(reason)))
     }
@@ -173,10 +191,6 @@ impl Inbound {
 
 fn reply<T: Serialize>(answer: &T) -> Result<Bytes, PeerError> {
     codec::encode_message(answer).map_err(|error| PeerError::Other(error.to_string()))
-}
-
-fn undecodable(error: &CodecError) -> PeerError {
-    PeerError::Refused(error.to_string())
 }
 
 fn failed(error: &impl std::fmt::Display) -> PeerError {

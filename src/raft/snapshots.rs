@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::Error;
-use super::codec;
+use super::codec::{self, CodecError};
 use super::types::SnapshotMeta;
 use crate::env::Env;
 use crate::env::seal::SealKey;
@@ -89,23 +89,31 @@ impl Snapshots {
             let content = device.read(path).map_err(failed)?.unwrap_or_default();
             match self.decode(path, &content) {
                 Ok(loaded) => return Ok(Some(loaded)),
-                Err(what) => {
+                Err(Error::Corrupt { what, .. }) => {
                     tracing::error!(what, "skipped a damaged snapshot");
                     damage = Some(what);
                 }
+                // An older one is no way out: what came after it is not to be forgotten.
+                Err(error) => return Err(error),
             }
         }
         let dir = self.dir.clone();
         damage.map_or(Ok(None), |what| Err(Error::Corrupt { dir, what }))
     }
 
-    fn decode(&self, path: &Path, content: &[u8]) -> Result<Loaded, String> {
-        let name = path.display();
-        let bytes = self
-            .open_file(content)
-            .ok_or_else(|| format!("{name} is damaged, or was sealed with another key"))?;
-        let (meta, state) =
-            codec::decode_snapshot(&bytes).map_err(|error| format!("{name}: {error}"))?;
+    fn decode(&self, path: &Path, content: &[u8]) -> Result<Loaded, Error> {
+        let (name, dir) = (path.display(), self.dir.clone());
+        let Some(bytes) = self.open_file(content) else {
+            let what = format!("{name} is damaged, or was sealed with another key");
+            return Err(Error::Corrupt { dir, what });
+        };
+        let (meta, state) = codec::decode_snapshot(&bytes).map_err(|error| {
+            let what = format!("{name}: {error}");
+            match error {
+                CodecError::Format { .. } => Error::Newer { dir, what },
+                CodecError::Damaged { .. } => Error::Corrupt { dir, what },
+            }
+        })?;
         Ok(Loaded { meta, state, bytes: bytes.into() })
     }
 

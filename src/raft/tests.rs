@@ -28,10 +28,16 @@ mod net;
 
 use std::sync::Arc;
 
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
+
+use super::codec::{self, Stamp};
+use super::types::{Batch, Entry, LogId, TypeConfig, Vote};
 use crate::domain::node::{NodeSpec, NodeStatus, Role};
 use crate::domain::secret::PayloadSpec;
-use crate::domain::{Config, ConfigId, Meta, Node, NodeId};
-use crate::state::{Change, Expect, Object};
+use crate::domain::{Config, ConfigId, Format, Meta, Node, NodeId};
+use crate::state::{Change, Command, Expect, Object};
 
 /// Found on the disk only if it was not sealed.
 pub(super) const CONTENT: &[u8] = b"a content that must be sealed";
@@ -59,4 +65,18 @@ pub(super) fn config_change(number: u64, size: usize) -> Change {
     let config =
         Config { id: ConfigId::from_bytes(id), meta: Meta::default(), spec, data: data.into() };
     Change::Put { object: Object::Config(Arc::new(config)), expect: Expect::Absent }
+}
+
+/// A message of a leader of a later term, whose entry has a format.
+pub(super) fn entry_of(format: Format) -> bytes::Bytes {
+    let batch = Batch { format, commands: vec![Command::default()].into() };
+    let id = LogId::from(Stamp { term: 99, leader: 2, index: 9_000 });
+    let entry = Entry::new(id, EntryPayload::Normal(batch));
+    let request = AppendEntriesRequest::<TypeConfig> {
+        vote: Vote::new_committed(99, 2),
+        prev_log_id: None,
+        entries: vec![entry],
+        leader_commit: None,
+    };
+    codec::encode_append(&request).unwrap()
 }

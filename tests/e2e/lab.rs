@@ -64,9 +64,14 @@ fn name() -> String {
     std::env::var("LAB_NAME").unwrap_or_else(|_| "swl".to_owned())
 }
 
+/// The folder of a host, as the machine sees it.
+pub(crate) fn disk(host: usize) -> PathBuf {
+    state().join(format!("{}-h{host}", name()))
+}
+
 /// The API's socket of a host, as the machine sees it.
 pub(crate) fn socket(host: usize) -> PathBuf {
-    state().join(format!("{}-h{host}/sock/swarm.sock", name()))
+    disk(host).join("sock/swarm.sock")
 }
 
 /// The root file system of the tests' image, as a tar.
@@ -97,6 +102,44 @@ impl Lab {
         lab
     }
 
+    /// Hosts whose daemons run a program, with a settings file each; both can be changed.
+    pub(crate) fn hosts_of(hosts: usize, program: &Path, settings: &str) -> Self {
+        lab(&["down"]);
+        for host in 1..=hosts {
+            std::fs::create_dir_all(disk(host)).unwrap();
+            std::fs::write(disk(host).join("config.toml"), settings).unwrap();
+            std::fs::write(disk(host).join("program"), program.to_str().unwrap()).unwrap();
+        }
+        // What a host runs is looked up at every start; `dir` is the host's disk.
+        let starter = state().join("starter");
+        let text = "#!/bin/sh\nexport SWARM_CONFIG=$dir/config.toml\n\
+                    exec \"$(cat \"$dir/program\")\" \"$@\"\n";
+        std::fs::write(&starter, text).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&starter, executable).unwrap();
+        let mut make = script("lab.sh");
+        make.env("SWARM_BIN", &starter).args(["hosts", &hosts.to_string()]);
+        let made = Said::from(make.output().unwrap());
+        assert!(made.ok, "lab: {} {}", made.out, made.err);
+        let lab = Self { hosts };
+        lab.load_image();
+        lab
+    }
+
+    /// Ends a host's daemon in order; the next one is of a program, with settings.
+    pub(crate) fn replace_daemon(&self, host: usize, program: &Path, settings: &str) {
+        std::fs::write(disk(host).join("config.toml"), settings).unwrap();
+        std::fs::write(disk(host).join("program"), program.to_str().unwrap()).unwrap();
+        let pid = || self.exec(host, &["cat", "/run/lab-swarm.pid"]).out;
+        let before = pid();
+        self.exec(host, &["kill", "-TERM", &before]);
+        let program = program.canonicalize().unwrap();
+        self.until("the other program runs", || {
+            let exe = self.exec(host, &["readlink", &format!("/proc/{}/exe", pid())]).out;
+            pid() != before && Path::new(&exe) == program
+        });
+    }
+
     /// A cluster of `hosts`, of which the first `managers` are managers.
     pub(crate) fn cluster(hosts: usize, managers: usize) -> Self {
         Self::cluster_with(hosts, managers, &[])
@@ -105,6 +148,13 @@ impl Lab {
     /// The same, with variables for `lab.sh`.
     pub(crate) fn cluster_with(hosts: usize, managers: usize, with: &[(&str, &str)]) -> Self {
         let lab = Self::hosts_with(hosts, with);
+        lab.form(managers);
+        lab
+    }
+
+    /// Makes a cluster of the hosts, of which the first `managers` are managers.
+    pub(crate) fn form(&self, managers: usize) {
+        let (lab, hosts) = (self, self.hosts);
         lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
         for host in 2..=hosts {
             lab.join(host, if host <= managers { "manager" } else { "worker" });
@@ -115,7 +165,6 @@ impl Lab {
             let managing = status.lines().filter(|line| *line == "Leader" || *line == "Reachable");
             managing.count() == managers
         });
-        lab
     }
 
     /// Brings a host into the cluster of host 1.

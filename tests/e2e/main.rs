@@ -5,6 +5,7 @@
 //! waits for what must come true, up to a limit that only ends a test that has failed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backups;
 mod canary;
 mod chaos;
 mod clients;
@@ -16,6 +17,7 @@ mod flood;
 mod images;
 mod input;
 mod lab;
+mod mixed;
 mod policy;
 mod recovery;
 mod registry;

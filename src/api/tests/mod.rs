@@ -209,6 +209,7 @@ fn active() -> LocalState {
         error: String::new(),
         managers: vec![(NodeId::from_bytes(id(1)), manager_addr())],
         hostname: "vm".to_owned(),
+        backups: None,
     }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 
 use super::admin::{self, JoinRole};
+use super::backups::Ls;
 use super::start;
 use crate::cli::client::Route;
 use crate::cli::shell::Shell;
@@ -24,6 +25,8 @@ const PASSPHRASE_BYTES_MAX: usize = 64 << 10;
 pub(crate) enum BackupCommand {
     /// Write a backup of the swarm's state into a file, sealed with a passphrase
     Create(Create),
+    /// List the backups that this manager has written by itself
+    Ls(Ls),
     /// Check a backup, without a daemon
     Verify(Verify),
     /// Make this host the only manager of a backup's swarm
@@ -187,6 +190,7 @@ impl BackupCommand {
     pub(crate) async fn run(self, shell: &mut Shell) -> anyhow::Result<()> {
         match self {
             Self::Create(command) => command.run(shell).await,
+            Self::Ls(command) => command.run(shell).await,
             Self::Restore(command) => command.run(shell).await,
             // `parse` has taken this one, as it needs no daemon.
             Self::Verify(_) => bail!("`swarm backup verify` is run without a daemon"),

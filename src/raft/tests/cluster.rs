@@ -8,9 +8,9 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::net::Net;
-use super::{config_change, node_change};
+use super::{config_change, entry_of, node_change};
 use crate::domain::timing::Timing;
-use crate::domain::{ConfigId, NodeId, RaftId, RequestId};
+use crate::domain::{ConfigId, Format, NodeId, RaftId, RequestId};
 use crate::env::disk::LogKind;
 use crate::env::{Env, Scope, SystemDevice};
 use crate::raft::{
@@ -437,6 +437,22 @@ async fn a_member_alone_goes_on_with_all_that_it_had(kind: LogKind) {
         put(&handle, 20 + u64::try_from(round).unwrap()).await.unwrap();
         cluster.kill(2, handle).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_takes_nothing_that_only_a_newer_release_can_read() {
+    let cluster = Cluster::new();
+    let [leader, follower, _] = cluster.three().await;
+    put(&leader, 1).await.unwrap();
+    let newer = Format(Format::NEWEST.0 + 1);
+    assert_eq!(*follower.newer().borrow(), None);
+    let before = follower.progress();
+    let refused = follower.inbound().append(&entry_of(newer)).await.unwrap_err().to_string();
+    let told = "a newer release wrote it; upgrade this manager";
+    assert!(refused.contains(told), "{refused}");
+    assert!(follower.newer().borrow().as_ref().unwrap().contains(told));
+    assert_eq!(follower.progress().term, before.term, "not even the term of it was taken");
+    put(&leader, 2).await.unwrap();
 }
 
 super::over_both! {

@@ -4,6 +4,7 @@
 //! changes on purpose, the file stays and a new one is added: what was written must be readable for
 //! ever (docs/adr/0003).
 
+mod fixture;
 mod samples;
 
 use std::collections::BTreeMap;
@@ -95,6 +96,19 @@ fn a_locked_cluster_is_written_and_read_as_ever() {
     let appended = [&[0x78, 5, 0x82, 0x01, 32][..], &[7; 32]].concat();
     assert!(bytes.ends_with(&appended), "{bytes:02x?}");
     assert_eq!(decode_object(&bytes), Ok::<Object, _>(object));
+}
+
+/// Why nothing may be written before every manager knows it (docs/adr/0027): a release that reads a
+/// field which it does not know and writes the object again has lost it.
+#[test]
+fn what_a_release_does_not_know_it_loses() {
+    let (_, object) = samples::objects().into_iter().find(|(name, _)| *name == "cluster").unwrap();
+    let Object::Cluster(cluster) = object else { panic!("not a cluster") };
+    let known = types::Cluster::from(&*cluster).encode_to_vec();
+    let field_of_the_future = [0xf8, 0x07, 1]; // number 127, value 1
+    let newer = [&known[..], &field_of_the_future[..]].concat();
+    let read = types::Cluster::decode(&*newer).unwrap();
+    assert_eq!(read.encode_to_vec(), known);
 }
 
 #[test]
