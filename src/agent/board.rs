@@ -44,6 +44,10 @@ pub(super) struct Board {
     pub(super) local: watch::Sender<Arc<BTreeMap<TaskId, bool>>>,
     pub(super) managers: watch::Sender<Vec<(NodeId, SocketAddr)>>,
     pub(super) role: watch::Sender<Option<Role>>,
+    /// Digest of the roots that the managers want this node to trust.
+    pub(super) trust_wanted: watch::Sender<Option<[u8; 32]>>,
+    /// Digest of those that it trusts; by the daemon.
+    pub(super) trusted: watch::Sender<Option<[u8; 32]>>,
     pub(super) connected: watch::Sender<Option<SocketAddr>>,
     pub(super) removed: watch::Sender<bool>,
     pub(super) description: watch::Sender<Option<Description>>,
@@ -83,6 +87,8 @@ impl Board {
             local: watch::Sender::default(),
             managers: watch::Sender::new(known),
             role: watch::Sender::default(),
+            trust_wanted: watch::Sender::default(),
+            trusted: watch::Sender::default(),
             connected: watch::Sender::default(),
             removed: watch::Sender::default(),
             description: watch::Sender::default(),

@@ -237,6 +237,18 @@ impl Handle {
         self.board.role.subscribe()
     }
 
+    /// The digest of the roots that a renewed certificate would come with; `None` until a manager
+    /// spoke of it.
+    #[must_use]
+    pub fn trust_wanted(&self) -> watch::Receiver<Option<[u8; 32]>> {
+        self.board.trust_wanted.subscribe()
+    }
+
+    /// Says the digest of the roots that lie on this node's disk, so that managers are told.
+    pub fn trusts(&self, digest: [u8; 32]) {
+        self.board.trusted.send_replace(Some(digest));
+    }
+
     /// The manager of the session; `None` while there is no session.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<Option<SocketAddr>> {

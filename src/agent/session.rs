@@ -142,6 +142,7 @@ impl Connector {
             link,
             logs,
             described: None,
+            trusted: None,
             sent: 0,
             committed: 0,
             beat: self.timing.agent_heartbeat,
@@ -162,6 +163,7 @@ struct Session<'a> {
     link: SessionLink,
     logs: Subscriptions,
     described: Option<Description>,
+    trusted: Option<[u8; 32]>,
     /// Reports sent and, of these, those that are committed.
     sent: u64,
     committed: u64,
@@ -178,6 +180,7 @@ impl Session<'_> {
         tracing::info!(manager = %self.addr, "session");
         board.connected.send_replace(Some(self.addr));
         let mut descriptions = board.description.subscribe();
+        let mut trusted = board.trusted.subscribe();
         self.report(&board, &mut descriptions).await?;
         loop {
             let now = env.clock.instant();
@@ -197,6 +200,10 @@ impl Session<'_> {
                     self.report(&board, &mut descriptions).await?;
                 }
                 changed = descriptions.changed(), if self.sent == self.committed => {
+                    changed.map_err(|_| Ended::Silent)?;
+                    self.report(&board, &mut descriptions).await?;
+                }
+                changed = trusted.changed(), if self.sent == self.committed => {
                     changed.map_err(|_| Ended::Silent)?;
                     self.report(&board, &mut descriptions).await?;
                 }
@@ -227,7 +234,9 @@ impl Session<'_> {
             degraded: "the container engine has not answered yet".to_owned(),
             ..super::describe::machine(&self.connector.env)
         });
+        self.trusted = *board.trusted.borrow();
         let hello = Hello {
+            trust: digest_bytes(self.trusted),
             description_json: json(&description)?,
             addr: match self.connector.addr {
                 IpAddr::V4(addr) => Bytes::copy_from_slice(&addr.octets()),
@@ -295,7 +304,8 @@ impl Session<'_> {
             .collect();
         let description = descriptions.borrow_and_update().clone();
         let news = description.filter(|known| Some(known) != self.described.as_ref());
-        if tasks.is_empty() && news.is_none() {
+        let trusted = Some(*board.trusted.borrow()).filter(|now| *now != self.trusted);
+        if tasks.is_empty() && news.is_none() && trusted.is_none() {
             return Ok(());
         }
         let description_json = match &news {
@@ -304,7 +314,9 @@ impl Session<'_> {
         };
         self.sent += 1;
         self.described = news.or_else(|| self.described.take());
-        self.send(ToManager::Report(Report { tasks, description_json })).await
+        let trust = digest_bytes(trusted.flatten());
+        self.trusted = trusted.unwrap_or(self.trusted);
+        self.send(ToManager::Report(Report { tasks, description_json, trust })).await
     }
 
     async fn receive(&mut self, message: ManagerMessage) -> Result<(), Ended> {
@@ -323,6 +335,11 @@ impl Session<'_> {
             Some(FromManager::Role(change)) => {
                 let role = if change.role == 1 { Role::Manager } else { Role::Worker };
                 board.role.send_replace(Some(role));
+            }
+            Some(FromManager::Trust(trust)) => {
+                let digest = <[u8; 32]>::try_from(&*trust.digest);
+                let wrong = |_| Ended::Garbled("a digest has 32 bytes".to_owned());
+                board.trust_wanted.send_replace(Some(digest.map_err(wrong)?));
             }
             Some(FromManager::Ack(ack)) => self.committed = ack.reports.min(self.sent),
             Some(FromManager::Welcome(_)) | None => {}
@@ -354,6 +371,10 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+fn digest_bytes(digest: Option<[u8; 32]>) -> Bytes {
+    digest.map(|digest| Bytes::copy_from_slice(&digest)).unwrap_or_default()
 }
 
 fn json(description: &Description) -> Result<Bytes, Ended> {

@@ -16,7 +16,9 @@ use crate::domain::{
 };
 use crate::runtime::model::{Call, Up};
 use crate::runtime::{ContainerPlan, Health, NodeFacts, Phase};
-use world::{NODE, World};
+use crate::wire::node::Trust;
+use crate::wire::node::manager_message::Kind as ToAgent;
+use world::{LONG, NODE, World};
 
 fn task(number: u8, desired: TaskState) -> Task {
     Task {
@@ -365,4 +367,30 @@ async fn leaving_removes_everything() {
     assert_eq!(world.engine.list().await.unwrap(), []);
     assert!(!world.dir.path().join("data/ledger").exists());
     assert!(!world.dir.path().join("run/tasks").exists());
+}
+
+#[tokio::test]
+async fn roots_are_asked_for_and_confirmed() {
+    let world = World::new();
+    let mut life = world.start().await;
+    let mut manager = life.manager().await;
+    assert!(manager.trusted.is_empty(), "nothing is said before it is known");
+    life.agent.trusts([1; 32]);
+    assert_eq!(manager.until_trusted(&world.env).await, [1; 32].as_slice());
+    let mut wanted = life.agent.trust_wanted();
+    assert_eq!(*wanted.borrow_and_update(), None);
+    manager.say(ToAgent::Trust(Trust { digest: vec![2; 32].into() })).await;
+    world
+        .env
+        .clock
+        .timeout(LONG, wanted.wait_for(|it| *it == Some([2; 32])))
+        .await
+        .unwrap()
+        .unwrap();
+    life.agent.trusts([2; 32]);
+    assert_eq!(manager.until_trusted(&world.env).await, [2; 32].as_slice());
+    drop(manager);
+    let manager = life.manager().await;
+    assert_eq!(manager.trusted, [2; 32].as_slice(), "every session begins with it");
+    life.kill().await;
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::cluster::ClusterSpec;
+use crate::domain::cluster::{ClusterSpec, RootRotation};
 use crate::domain::node::Availability;
 use crate::domain::secret::Sensitive;
 use crate::domain::{Cluster, NodeId, Position, TaskState, Timestamp};
@@ -60,6 +60,8 @@ pub struct LocalState {
     pub is_manager: bool,
     /// What is wrong, for people; empty if nothing is.
     pub error: String,
+    /// What to do about a certificate that has run out, for people; empty if it has not.
+    pub expired: String,
     /// The managers it knows.
     pub managers: Vec<(NodeId, SocketAddr)>,
     /// Host name, for `GET /info` without an engine.
@@ -93,6 +95,12 @@ impl LocalState {
             Participation::Active if self.is_manager => health::Part::Manager,
             Participation::Active => health::Part::Worker,
         }
+    }
+
+    /// What is wrong, for people; empty if nothing is.
+    #[must_use]
+    pub fn trouble(&self) -> &str {
+        if self.error.is_empty() { &self.expired } else { &self.error }
     }
 }
 
@@ -322,6 +330,9 @@ pub trait NodeControl: Send + Sync + Debug {
     /// Keeps the key of this manager's data as the state that it has applied wants it: locked with
     /// the cluster's unlock key, or not. Other managers do the same by themselves.
     async fn follow_lock(&self) -> Result<(), ControlError>;
+
+    /// Makes a root that is to follow the cluster's, signed by it.
+    fn next_root(&self, cluster: &Cluster) -> Result<RootRotation, ControlError>;
 
     /// The join tokens of a cluster; pure arithmetic over its keys and generations.
     fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError>;

@@ -74,7 +74,7 @@ pub(super) async fn status(State(ctx): State<Ctx>) -> Response {
         "Name": look.vitals.local.name,
         "State": state.participation.as_str(),
         "Role": if state.is_manager { "manager" } else { "worker" },
-        "Error": state.error,
+        "Error": state.trouble(),
         "Engine": engine,
         "Ready": ready.is_ok(),
         "NotReady": ready.err(),

@@ -15,7 +15,7 @@ use super::context::{Ctx, json};
 use super::control::{InitRequest, JoinRequest, Leave, Participation};
 use super::error::{Code, Error};
 use super::{convert, keys};
-use crate::domain::cluster::{ClusterSpec, DATA_PATH_PORT, Orchestration};
+use crate::domain::cluster::{ClusterSpec, DATA_PATH_PORT, Orchestration, Trust};
 use crate::domain::node::Availability;
 use crate::domain::unlock::Rotation;
 use crate::domain::{Cluster, Format, UnlockKey};
@@ -192,13 +192,17 @@ pub(super) async fn update(
     check_name(&spec)?;
     "default".clone_into(&mut spec.name);
     check_spec(cluster, &spec)?;
+    let trust = match spec.ca.asks_another_root_than(&cluster.spec.ca) {
+        true => another_root(&ctx, cluster)?,
+        false => cluster.trust.clone(),
+    };
     let rotation = match ask.params.flag("rotateManagerUnlockKey") {
         true => Rotation::Rotate,
         false => Rotation::Keep,
     };
     let fresh = UnlockKey::new(ctx.deps.env.entropy.key());
     let autolock = cluster.autolock.wished(&spec.encryption_config, rotation, fresh);
-    let mut changed = Cluster { spec, autolock, ..(**cluster).clone() };
+    let mut changed = Cluster { spec, autolock, trust, ..(**cluster).clone() };
     changed.worker_token += u64::from(ask.params.flag("rotateWorkerToken"));
     changed.manager_token += u64::from(ask.params.flag("rotateManagerToken"));
     let object = Object::Cluster(Arc::new(changed));
@@ -209,22 +213,26 @@ pub(super) async fn update(
     Ok(StatusCode::OK.into_response())
 }
 
+/// Whether a user may wish this for the cluster.
 pub(super) fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Error> {
     // An older manager would keep the policy and hold nobody to it.
     if spec.policy != cluster.spec.policy && !cluster.format.has(Format::POLICY) {
         let text = "the policy can be changed when every manager runs a release that holds services to it: upgrade the others; ten minutes after the last one it can";
         return Err(Error::rpc(Code::FailedPrecondition, text));
     }
-    spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))?;
-    let rotation = |spec: &ClusterSpec| {
-        let counter = spec.ca.extra.get("ForceRotate").and_then(Value::as_u64);
-        counter.unwrap_or_default()
-    };
-    if rotation(spec) != rotation(&cluster.spec) {
-        let text = "replacing the root certificate is not supported yet: nodes' certificates are renewed by themselves";
-        return Err(Error::rpc(Code::Unimplemented, text));
+    spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))
+}
+
+/// Another root is to come; one that is on its way already is replaced.
+fn another_root(ctx: &Ctx, cluster: &Cluster) -> Result<Trust, Error> {
+    if !cluster.format.has(Format::ROTATION) {
+        return Err(Error::rpc(
+            Code::FailedPrecondition,
+            "the root certificate cannot be rotated yet: every manager must run a release that knows how first; upgrade the others (`swarm node ls`), or demote them",
+        ));
     }
-    Ok(())
+    let rotation = Some(ctx.deps.control.next_root(cluster)?);
+    Ok(Trust { generation: cluster.trust.generation + 1, rotation })
 }
 
 /// `GET /swarm/unlockkey`.

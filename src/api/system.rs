@@ -136,7 +136,7 @@ fn swarm(ctx: &Ctx, state: &LocalState) -> Value {
         "NodeAddr": state.addr.map(|addr| addr.to_string()).unwrap_or_default(),
         "LocalNodeState": state.participation.as_str(),
         "ControlAvailable": view.is_some(),
-        "Error": state.error,
+        "Error": state.trouble(),
         "RemoteManagers": if managers.is_empty() { Value::Null } else { Value::Array(managers) },
     });
     if let Some(view) = view {

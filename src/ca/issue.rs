@@ -12,7 +12,8 @@ use crate::domain::cluster::MANAGERS_MAX;
 use crate::domain::node::{Availability, Membership, NodeSpec, NodeStatus, Role};
 use crate::domain::{Cluster, Meta, Node, NodeId};
 use crate::env::{Env, Point};
-use crate::identity::{IdentityError, NodeIdentity, authority, token};
+use crate::identity::authority::{self, Issued};
+use crate::identity::{IdentityError, NodeIdentity, token};
 use crate::raft::{ProposeError, Store};
 use crate::state::{Change, Expect, Object, Rejection, State, View};
 use crate::transport::PeerIdentity;
@@ -68,16 +69,21 @@ impl Issuer {
         let id = csr.node_id();
         let is_known = check_known(&view, id, role)?;
         let identity = NodeIdentity { cluster: cluster.id, node: id, role };
-        let certificate = self.sign(&cluster, csr, identity)?;
         if !is_known {
-            let object = Object::Node(Arc::new(new_node(id, role, availability)));
+            let trust = cluster.trust.generation;
+            let object = Object::Node(Arc::new(new_node(id, role, availability, trust)));
             self.propose(Change::Put { object, expect: Expect::Absent })
                 .await
                 .map_err(|error| not_written(&error))?;
             tracing::info!(node = %id, %ip, role = role.as_str(), "node joined");
         }
         self.env.faults.pass(Point::CaIssue, &*self.env.clock).await;
-        Ok(reply(&self.store.view(), &cluster, identity, certificate))
+        // Signed as of now, when the node is in the state: whatever becomes of the root from here
+        // on waits for it.
+        let view = self.store.view();
+        let cluster = view.cluster.clone().ok_or_else(not_ready)?;
+        let issued = self.sign(&cluster, csr, identity)?;
+        Ok(reply(&view, identity, issued))
     }
 
     /// A node that has a certificate: it gets the role that it should have now.
@@ -101,9 +107,9 @@ impl Issuer {
             }
             let csr = authority::Request::from_pem(&request.csr_pem).map_err(|e| invalid(&e))?;
             let identity = NodeIdentity { cluster: cluster.id, node: peer.node, role };
-            let certificate = self.sign(&cluster, csr, identity)?;
+            let issued = self.sign(&cluster, csr, identity)?;
             match self.certify(node, role).await {
-                Ok(()) => return Ok(reply(&view, &cluster, identity, certificate)),
+                Ok(()) => return Ok(reply(&view, identity, issued)),
                 Err(ProposeError::Rejected(Rejection::Stale { .. })) => {}
                 Err(error) => return Err(not_written(&error)),
             }
@@ -130,14 +136,11 @@ impl Issuer {
         cluster: &Cluster,
         csr: authority::Request,
         identity: NodeIdentity,
-    ) -> Result<String, Status> {
-        let validity = cluster.spec.ca.node_cert_expiry.duration();
-        authority::sign(&cluster.authority, csr, identity, self.env.clock.now(), validity).map_err(
-            |error| {
-                tracing::error!(%error, "a certificate could not be signed");
-                Status::internal(error.to_string())
-            },
-        )
+    ) -> Result<Issued, Status> {
+        authority::issue(cluster, csr, identity, self.env.clock.now()).map_err(|error| {
+            tracing::error!(%error, "a certificate could not be signed");
+            Status::internal(error.to_string())
+        })
     }
 }
 
@@ -220,7 +223,7 @@ fn is_member(node: &Node) -> bool {
     node.manager.is_some_and(|manager| manager.membership != Membership::Removed)
 }
 
-fn new_node(id: NodeId, role: Role, availability: Availability) -> Node {
+fn new_node(id: NodeId, role: Role, availability: Availability, trust: u64) -> Node {
     Node {
         id,
         meta: Meta::default(),
@@ -229,15 +232,11 @@ fn new_node(id: NodeId, role: Role, availability: Availability) -> Node {
         status: NodeStatus::default(),
         manager: None,
         certified: role,
+        trust,
     }
 }
 
-fn reply(
-    state: &State,
-    cluster: &Cluster,
-    identity: NodeIdentity,
-    certificate_pem: String,
-) -> IssueReply {
+fn reply(state: &State, identity: NodeIdentity, issued: Issued) -> IssueReply {
     let managers = state
         .managers()
         .map(|(node, part)| ManagerAddr {
@@ -248,8 +247,8 @@ fn reply(
     IssueReply {
         node: identity.node.to_bytes().to_vec().into(),
         role: u32::from(identity.role == Role::Manager),
-        certificate_pem,
-        root_pem: cluster.authority.root_pem.clone(),
+        certificate_pem: issued.certificate_pem,
+        root_pem: issued.root_pem,
         managers,
     }
 }

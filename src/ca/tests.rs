@@ -11,7 +11,7 @@ use tonic::Code;
 use tonic::service::Routes;
 
 use super::*;
-use crate::domain::cluster::{AddressPool, Authority, ClusterSpec};
+use crate::domain::cluster::{AddressPool, Authority, ClusterSpec, Trust};
 use crate::domain::node::{
     Availability, ManagerStatus, Membership, Node, NodeSpec, NodeStatus, Role,
 };
@@ -61,6 +61,7 @@ fn cluster(authority: Authority) -> Cluster {
         data_path_port: 4789,
         format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
+        trust: Trust::default(),
     }
 }
 
@@ -73,6 +74,7 @@ fn manager_node(id: NodeId) -> Node {
         status: NodeStatus::default(),
         manager: None,
         certified: Role::Manager,
+        trust: 0,
     }
 }
 
@@ -270,6 +272,53 @@ async fn an_eighth_manager_is_told_so_before_it_is_one() {
     let error = manager.enroll(&manager.token(Role::Manager)).await.unwrap_err().to_string();
     assert!(error.contains("the cluster has 7 managers already"), "{error}");
     manager.enroll(&manager.token(Role::Worker)).await.unwrap();
+}
+
+/// Changes the cluster as `change` says.
+async fn change_cluster(manager: &Manager, change: impl FnOnce(&mut Cluster)) {
+    let mut cluster = (**manager.store.view().cluster.as_ref().unwrap()).clone();
+    change(&mut cluster);
+    manager.propose(vec![put(Object::Cluster(Arc::new(cluster)), Expect::Present)]).await;
+}
+
+#[tokio::test]
+async fn while_the_root_is_rotated_both_roots_go_with_certificates_of_the_next() {
+    let manager = Manager::start().await;
+    let (id, before, channels) = manager.joined(Role::Worker).await;
+    let old_token = manager.token(Role::Worker);
+    let now = manager.env.clock.now();
+    change_cluster(&manager, |cluster| {
+        let rotation = Some(authority::succeed(cluster, now).unwrap());
+        cluster.trust = Trust { generation: 1, rotation };
+    })
+    .await;
+    let cluster = manager.store.view().cluster.clone().unwrap();
+    let wanted = authority::trust_digest(&cluster.roots_pem());
+    assert_eq!(manager.node(id).trust, 0);
+    let renewed = soon(renew_once(&before, &channels, manager.addr, &manager.env)).await.unwrap().1;
+    assert_eq!(renewed.trust_digest(), wanted);
+    assert_eq!(manager.node(id).trust, 0, "sent is not yet confirmed: the answer may be lost");
+
+    // The old token still admits, and what joins has both roots from the beginning.
+    let joined = manager.enroll(&old_token).await.unwrap();
+    let identity = joined.credentials.identity(&manager.env.clock).unwrap();
+    assert_eq!(identity.trust_digest(), wanted);
+    assert_eq!(manager.node(joined.identity.node).trust, 1);
+    assert_eq!(manager.token(Role::Worker), old_token);
+
+    change_cluster(&manager, |cluster| {
+        cluster.authority = cluster.issuer().clone();
+        cluster.trust = Trust { generation: 2, rotation: None };
+    })
+    .await;
+    let refused = manager.enroll(&old_token).await.unwrap_err().to_string();
+    assert!(refused.contains("root certificate was rotated"), "{refused}");
+    // This manager itself was not renewed, so its peers must trust both; they can follow all the same.
+    let both = SharedIdentity::new(renewed);
+    let channels = Channels::new(both.clone(), manager.env.clone(), manager.scope.clone());
+    let after = soon(renew_once(&both, &channels, manager.addr, &manager.env)).await.unwrap().1;
+    let cluster = manager.store.view().cluster.clone().unwrap();
+    assert_eq!(after.trust_digest(), authority::trust_digest(&cluster.authority.root_pem));
 }
 
 #[tokio::test]

@@ -176,8 +176,8 @@ enum Action {
     Leave(swarm::enter::Leave),
     /// Manage join tokens
     JoinToken(swarm::admin::JoinToken),
-    /// Display the root CA
-    Ca(swarm::admin::Authority),
+    /// Display and rotate the root CA
+    Ca(swarm::authority::Authority),
     /// Unlock this manager
     Unlock(swarm::admin::Unlock),
     /// Manage the unlock key

@@ -192,24 +192,36 @@ async fn list(shell: &mut Shell, args: &ListArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let info: reply::SystemInfo = shell.client.get(&Route::new(["info"])).await?;
-    let rows = nodes.iter().map(|node| row(node, &info.swarm.node_id)).collect();
+    let rows = nodes.iter().map(|node| row(node, &info.swarm)).collect();
     LISTING.print(&mut shell.out, args.format.as_deref(), rows)
 }
 
-fn row(node: &reply::Node, own: &str) -> Row {
+fn row(node: &reply::Node, swarm: &reply::SwarmInfo) -> Row {
     let manager = node.manager_status.as_ref().map_or_else(String::new, |manager| {
         if manager.leader { "Leader".to_owned() } else { units::capital(&manager.reachability) }
     });
     Row::default()
         .with("ID", node.id.as_str())
-        .with("Self", node.id == own)
+        .with("Self", node.id == swarm.node_id)
         .with("Hostname", node.description.machine.hostname.as_str())
         .with("Status", status(node))
         .with("Availability", units::capital(node.spec.availability.as_str()))
         .with("ManagerStatus", manager)
         .with("EngineVersion", node.description.machine.engine.engine_version.as_str())
-        .with("TLSStatus", "Ready")
+        .with("TLSStatus", tls_status(node, swarm))
         .with_labels(&node.spec.labels)
+}
+
+/// Docker's words for whether the node has the certificate and the roots that it should.
+fn tls_status(node: &reply::Node, swarm: &reply::SwarmInfo) -> &'static str {
+    let own = &node.description.tls_info;
+    match swarm.cluster.as_ref().map(|cluster| &cluster.tls_info) {
+        Some(wanted) if *wanted == reply::TlsInfo::default() => "Unknown",
+        None => "Unknown",
+        Some(_) if *own == reply::TlsInfo::default() => "Unknown",
+        Some(wanted) if wanted == own => "Ready",
+        Some(_) => "Needs Rotation",
+    }
 }
 
 /// Whether the node is there, and whether it can do its part.

@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) join_tokens: JoinTokens,
     #[serde(rename = "TLSInfo")]
     pub(crate) tls_info: TlsInfo,
+    pub(crate) root_rotation_in_progress: bool,
+    pub(crate) desired_root_digest: String,
 }
 
 /// Tokens to join with.
@@ -53,7 +55,7 @@ pub(crate) struct JoinTokens {
 }
 
 /// The certificate authority.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct TlsInfo {
     pub(crate) trust_root: String,
@@ -110,6 +112,8 @@ pub(crate) struct ClusterInfo {
     pub(crate) subnet_size: u32,
     pub(crate) data_path_port: u32,
     pub(crate) root_rotation_in_progress: bool,
+    #[serde(rename = "TLSInfo")]
+    pub(crate) tls_info: TlsInfo,
 }
 
 /// A node.

@@ -25,6 +25,7 @@ mod reap;
 mod replicated;
 mod rest;
 mod restart;
+mod rotation;
 mod schedule;
 mod update;
 
@@ -138,8 +139,8 @@ impl Plan {
 }
 
 /// Steps about the cluster as a whole.
-const CLUSTER_STEPS: [fn(&mut Pass<'_>); 3] =
-    [liveness::decide, membership::decide, format::decide];
+const CLUSTER_STEPS: [fn(&mut Pass<'_>); 4] =
+    [liveness::decide, membership::decide, format::decide, rotation::decide];
 
 /// Steps about one service: what tasks it should have.
 const SERVICE_STEPS: [fn(&mut Pass<'_>, &mut Crew); 5] =

@@ -12,11 +12,11 @@ use crate::api::{
     ControlError, InitRequest, JoinRequest, JoinTokens, Leave, LocalState, NodeControl,
     Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run, Vitals,
 };
-use crate::domain::cluster::Cluster;
+use crate::domain::cluster::{Cluster, RootRotation};
 use crate::domain::node::{Membership, Reachability, Role};
 use crate::domain::unlock::Rotation;
 use crate::domain::{Autolock, ClusterId, NetworkId, NodeId, UnlockKey};
-use crate::identity::{found, token};
+use crate::identity::{authority, found, token};
 use crate::raft::Store;
 use crate::runtime::SwarmMode;
 
@@ -148,6 +148,10 @@ impl NodeControl for Node {
             Some(Err(error)) => Err(internal(format!("{error:#}"))),
             None => Err(ControlError::Unavailable("this manager is stopping".to_owned())),
         }
+    }
+
+    fn next_root(&self, cluster: &Cluster) -> Result<RootRotation, ControlError> {
+        authority::succeed(cluster, self.inner.env.clock.now()).map_err(internal)
     }
 
     fn join_tokens(&self, cluster: &Cluster) -> Result<JoinTokens, ControlError> {

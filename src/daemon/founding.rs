@@ -129,6 +129,7 @@ pub fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, Poo
         data_path_port: DATA_PATH_PORT,
         format: Format::NEWEST,
         autolock: founding.autolock,
+        trust: crate::domain::cluster::Trust::default(),
     };
     let network = Network {
         id: founding.network,
@@ -151,6 +152,7 @@ pub fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, Poo
         status: NodeStatus { addr: Some(founding.addr.ip()), ..NodeStatus::default() },
         manager: None,
         certified: Role::Manager,
+        trust: 0,
     };
     let put = |object| Change::Put { object, expect: Expect::Absent };
     Ok(vec![

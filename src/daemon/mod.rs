@@ -23,6 +23,7 @@ mod recover;
 mod role;
 pub mod settings;
 mod telemetry;
+mod trust;
 mod vitals;
 mod worker;
 

@@ -293,6 +293,8 @@ impl Node {
         };
         let (requests, queue) = mpsc::channel(1);
         running.scope.spawn("renewal", renewal.run(running.scope.clone(), queue));
+        super::trust::follow(running, requests.clone());
+        self.outlive(running);
         let mut wanted = worker.role();
         running.scope.spawn("wanted-role", async move {
             while wanted.changed().await.is_ok() {

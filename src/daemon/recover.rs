@@ -45,9 +45,7 @@ impl Node {
             return Err(ControlError::Invalid("the backup holds no cluster".to_owned()));
         };
         let now = env.clock.now();
-        let validity = cluster.spec.ca.node_cert_expiry.duration();
-        let (identity, credentials) =
-            enlist(&cluster.authority, cluster.id, None, (now, validity)).map_err(internal)?;
+        let (identity, credentials) = enlist(&cluster, None, now).map_err(internal)?;
         let epoch = RaftId(raft::epoch(now, summary.term));
         let changes = alone(&state, identity.node, advertise, epoch);
         let mut record = Record::new(cluster.id, identity.node, advertise, listen);
@@ -149,9 +147,7 @@ impl Node {
         if let Some(cluster) = &seed.state.cluster
             && credentials.certificate()?.expired(now)
         {
-            let valid = (now, cluster.spec.ca.node_cert_expiry.duration());
-            let node = Some(record.node);
-            credentials = enlist(&cluster.authority, cluster.id, node, valid)?.1;
+            credentials = enlist(cluster, Some(record.node), now)?.1;
             keyring.certificates().save(&credentials)?;
         }
         self.run(record, &credentials, Beginning::Revive(Box::new(seed)), None).await
@@ -251,6 +247,7 @@ fn alone(state: &State, me: NodeId, addr: SocketAddr, epoch: RaftId) -> Vec<Chan
         status: NodeStatus::default(),
         manager: None,
         certified: Role::Manager,
+        trust: state.cluster.as_ref().map_or(0, |cluster| cluster.trust.generation),
     });
     node.spec.role = Role::Manager;
     node.certified = Role::Manager;
@@ -312,6 +309,33 @@ mod tests {
             assert_eq!(managers.len(), left);
             assert_eq!((managers[0].0, managers[0].1.raft_id), (me, epoch));
             assert!(state.node(node_id(2)).is_none(), "it must join again");
+        }
+    }
+
+    #[test]
+    fn a_root_on_its_way_is_still_on_its_way_after_a_recovery() {
+        use crate::domain::cluster::{Authority, Cluster, RootRotation, Trust};
+        let mut state = small();
+        let next =
+            Authority { root_pem: "next".into(), ..crate::state::fixtures::cluster().authority };
+        let rotation = Some(RootRotation { next, cross_pem: "cross".into() });
+        let trust = Trust { generation: 4, rotation };
+        let cluster = Cluster { trust: trust.clone(), ..crate::state::fixtures::cluster() };
+        state.cluster = Some(Arc::new(cluster));
+        let commit = |state: &mut State, changes| {
+            let at = crate::domain::Position { term: 1, index: state.position.index + 1 };
+            apply(state, &Command { changes, ..Command::default() }, at).0.unwrap();
+        };
+        commit(&mut state, vec![Change::ReportTrust { node: node_id(1), trust: 3 }]);
+        let addr = SocketAddr::from(([192, 0, 2, 9], 2377));
+        let epoch = RaftId(raft::epoch(Timestamp(0), 7));
+        // A manager that was there has confirmed what it has; a restored one begins with all of it.
+        for (me, confirmed) in [(node_id(1), 3), (NodeId::from_bytes([9; 16]), 4)] {
+            let mut state = state.clone();
+            let changes = alone(&state, me, addr, epoch);
+            commit(&mut state, changes);
+            assert_eq!(state.cluster.as_ref().unwrap().trust, trust);
+            assert_eq!(state.node(me).unwrap().trust, confirmed);
         }
     }
 

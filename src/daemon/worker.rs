@@ -87,6 +87,16 @@ impl Worker {
         self.agent.role()
     }
 
+    /// Follows the roots that the managers want this node to trust.
+    pub(super) fn trust_wanted(&self) -> watch::Receiver<Option<[u8; 32]>> {
+        self.agent.trust_wanted()
+    }
+
+    /// The agent.
+    pub(super) fn agent(&self) -> agent::Handle {
+        self.agent.clone()
+    }
+
     /// Managers that the node knows now.
     pub(super) fn managers(&self) -> Vec<(crate::domain::NodeId, SocketAddr)> {
         self.agent.managers().borrow().clone()

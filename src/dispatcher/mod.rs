@@ -10,6 +10,7 @@ mod feed;
 mod logs;
 mod session;
 mod status;
+mod trust;
 
 pub use logs::{LogBroker, LogItem, LogSelection};
 

@@ -13,6 +13,7 @@ use super::Shared;
 use super::feed::Frame;
 use super::status::Report;
 use crate::domain::assignment::Item;
+use super::trust::{TrustStep, TrustTalk};
 use crate::domain::node::{Description, Membership, Role};
 use crate::domain::{AssignmentSet, Format, NodeId, Position, Revision, SessionId, TaskId};
 use crate::env::{Canary, Instant};
@@ -48,6 +49,7 @@ pub(super) struct Session {
     sent: Option<AssignmentSet>,
     managers: Vec<ManagerAddr>,
     role_told: Option<Role>,
+    trust: TrustTalk,
     acked: u64,
     heard_at: Instant,
 }
@@ -71,6 +73,7 @@ impl Session {
             sent: None,
             managers: Vec::new(),
             role_told: None,
+            trust: TrustTalk::default(),
             acked: 0,
             heard_at,
         }
@@ -150,6 +153,7 @@ impl Session {
         }
         changes.extend(self.task_changes(hello.reports)?);
         self.report(changes).await;
+        self.trust.hear(hello.trust);
         Ok(())
     }
 
@@ -252,6 +256,9 @@ impl Session {
                 let mut changes = self.task_changes(report.tasks)?;
                 changes.extend(self.description(&report.description_json, None)?);
                 self.report(changes).await;
+                self.trust.hear(report.trust);
+                let view = self.shared.store.view();
+                self.follow_trust(&view).await?;
             }
             Some(FromAgent::Hello(_)) | None => {
                 return Err(Status::invalid_argument("unexpected message of an agent"));
@@ -286,7 +293,25 @@ impl Session {
             self.acked = acked;
             self.send(ToAgent::Ack(ReportAck { reports: acked })).await?;
         }
-        self.tell_role(&frame.view).await
+        self.tell_role(&frame.view).await?;
+        self.follow_trust(&frame.view).await
+    }
+
+    /// Tells the agent which roots to trust, and writes down that it does.
+    async fn follow_trust(&mut self, state: &State) -> Result<(), Status> {
+        let step = self.trust.step(state, self.peer.node);
+        match step.map_err(|error| Status::internal(error.to_string()))? {
+            TrustStep::Nothing => Ok(()),
+            TrustStep::Tell(trust) => self.send(ToAgent::Trust(trust)).await,
+            TrustStep::Record(trust) => {
+                // Counts as part of the report before it: they are committed in this order.
+                let (committed, number) = (self.committed.clone(), self.reports);
+                let changes = vec![Change::ReportTrust { node: self.peer.node, trust }];
+                let report = Report { changes, committed, number };
+                self.shared.reports.push(report).await;
+                Ok(())
+            }
+        }
     }
 
     /// The set with the bugs that a test wants.

@@ -38,6 +38,27 @@ pub struct Cluster {
     pub format: Format,
     /// What opens the data of managers that restart.
     pub autolock: Autolock,
+    /// Which roots nodes are to trust.
+    pub trust: Trust,
+}
+
+impl Cluster {
+    /// Who signs certificates now: while the root is rotated, the one that is to come.
+    #[must_use]
+    pub fn issuer(&self) -> &Authority {
+        self.trust.rotation.as_ref().map_or(&self.authority, |rotation| &rotation.next)
+    }
+
+    /// The root certificates that nodes are to trust now, PEM: while the root is rotated, the old
+    /// one and the next.
+    #[must_use]
+    pub fn roots_pem(&self) -> String {
+        let old = self.authority.root_pem.trim_end();
+        match &self.trust.rotation {
+            Some(rotation) => format!("{old}\n{}", rotation.next.root_pem),
+            None => self.authority.root_pem.clone(),
+        }
+    }
 }
 
 /// The certificate authority of a cluster.
@@ -47,6 +68,25 @@ pub struct Authority {
     pub root_pem: String,
     /// Private key of the root, PEM.
     pub key_pem: Sensitive,
+}
+
+/// Which roots nodes are to trust (docs/adr/0020).
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Trust {
+    /// Counts the changes of these roots: a rotation that begins, one that replaces it, the switch.
+    pub generation: u64,
+    /// The root that is to come, while nodes learn to trust it.
+    pub rotation: Option<RootRotation>,
+}
+
+/// A root on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RootRotation {
+    /// The root that is to come; it signs already.
+    pub next: Authority,
+    /// Its name and key, signed by the root that it replaces, PEM: who trusts only that one can
+    /// follow the chain.
+    pub cross_pem: String,
 }
 
 /// A range of addresses and the size of the subnets cut from it.
@@ -172,6 +212,21 @@ pub struct CaSpec {
 impl Default for CaSpec {
     fn default() -> Self {
         Self { node_cert_expiry: Nanos::from_secs(90 * 24 * 3600), extra: Extra::new() }
+    }
+}
+
+impl CaSpec {
+    /// The count by which users ask for another root (Docker's `ForceRotate`).
+    #[must_use]
+    pub fn force_rotate(&self) -> u64 {
+        let count = self.extra.get("ForceRotate").and_then(serde_json::Value::as_u64);
+        count.unwrap_or_default()
+    }
+
+    /// Whether this wish is for another root than an earlier one was.
+    #[must_use]
+    pub fn asks_another_root_than(&self, earlier: &Self) -> bool {
+        self.force_rotate() != earlier.force_rotate()
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Node {
     pub manager: Option<ManagerStatus>,
     /// The role of the certificate that was issued last.
     pub certified: Role,
+    /// The generation of roots that it has confirmed to trust (`Cluster::trust`).
+    pub trust: u64,
 }
 
 /// The user's wish for a node (Docker: `NodeSpec`).

@@ -15,9 +15,9 @@ use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
 use super::{IdentityError, NodeIdentity, node_id_of, role_name};
-use crate::domain::cluster::Authority;
+use crate::domain::cluster::{Authority, RootRotation};
 use crate::domain::secret::Sensitive;
-use crate::domain::{ClusterId, NodeId, Timestamp};
+use crate::domain::{Cluster, ClusterId, NodeId, Timestamp};
 use crate::env::seal;
 
 /// Shortest validity of a node's certificate (Docker's).
@@ -34,18 +34,53 @@ pub const REQUEST_MAX: usize = 4096;
 /// # Errors
 /// When there is no randomness for the key.
 pub fn create(cluster: ClusterId, now: Timestamp) -> Result<Authority, IdentityError> {
-    let failed = |error: rcgen::Error| IdentityError::Authority(error.to_string());
+    let key = KeyPair::generate().map_err(|error| failed(&error))?;
+    let root = root_params(cluster, now)?.self_signed(&key).map_err(|error| failed(&error))?;
+    Ok(of(&root, &key))
+}
+
+/// Makes a root that is to follow the cluster's, and signs it with the cluster's, so that who trusts
+/// only the old one believes what the next one signs.
+///
+/// # Errors
+/// When there is no randomness for the key, or the cluster's authority is damaged.
+pub fn succeed(cluster: &Cluster, now: Timestamp) -> Result<RootRotation, IdentityError> {
+    let key = KeyPair::generate().map_err(|error| failed(&error))?;
+    let root = root_params(cluster.id, now)?.self_signed(&key).map_err(|error| failed(&error))?;
+    let issuer = issuer(&cluster.authority)?;
+    let mut params = root_params(cluster.id, now)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.use_authority_key_identifier_extension = true;
+    let cross = params.signed_by(&key, &issuer).map_err(|error| failed(&error))?;
+    Ok(RootRotation { next: of(&root, &key), cross_pem: cross.pem() })
+}
+
+fn of(root: &rcgen::Certificate, key: &KeyPair) -> Authority {
+    Authority { root_pem: root.pem(), key_pem: Sensitive::new(key.serialize_pem().as_bytes()) }
+}
+
+/// What a root says. It may sign nodes and, when it is replaced, its successor.
+fn root_params(cluster: ClusterId, now: Timestamp) -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "swarm-ca");
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = date(earlier(now, BACKDATED))?;
     params.not_after = date(now.after(ROOT_VALIDITY))?;
-    let key = KeyPair::generate().map_err(failed)?;
-    let root = params.self_signed(&key).map_err(failed)?;
-    Ok(Authority { root_pem: root.pem(), key_pem: Sensitive::new(key.serialize_pem().as_bytes()) })
+    Ok(params)
+}
+
+fn issuer(authority: &Authority) -> Result<Issuer<'static, KeyPair>, IdentityError> {
+    let key = std::str::from_utf8(authority.key_pem.expose())
+        .map_err(|_| IdentityError::Authority("the key is not PEM".to_owned()))?;
+    let key = KeyPair::from_pem(key).map_err(|error| failed(&error))?;
+    Issuer::from_ca_cert_pem(&authority.root_pem, key).map_err(|error| failed(&error))
+}
+
+fn failed(error: &rcgen::Error) -> IdentityError {
+    IdentityError::Authority(error.to_string())
 }
 
 /// A certificate request whose sender has proven to have the key.
@@ -91,11 +126,8 @@ pub fn sign(
     now: Timestamp,
     validity: Duration,
 ) -> Result<String, IdentityError> {
-    let failed = |error: rcgen::Error| IdentityError::Authority(error.to_string());
-    let key = std::str::from_utf8(authority.key_pem.expose())
-        .map_err(|_| IdentityError::Authority("the key is not PEM".to_owned()))?;
-    let key = KeyPair::from_pem(key).map_err(failed)?;
-    let issuer = Issuer::from_ca_cert_pem(&authority.root_pem, key).map_err(failed)?;
+    let failed = |error: rcgen::Error| failed(&error);
+    let issuer = issuer(authority)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, identity.node.to_string());
@@ -117,6 +149,57 @@ pub fn sign(
     let mut csr = request.csr;
     csr.params = params;
     csr.signed_by(&issuer).map(|certificate| certificate.pem()).map_err(failed)
+}
+
+/// What a cluster gives to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The node's certificate and, while the root is rotated, the next root's as the old one signed
+    /// it, PEM.
+    pub certificate_pem: String,
+    /// The roots that the node is to trust, PEM.
+    pub root_pem: String,
+}
+
+/// Signs a certificate as a cluster does now, for as long as its spec says.
+///
+/// # Errors
+/// When the cluster's authority is damaged.
+pub fn issue(
+    cluster: &Cluster,
+    request: Request,
+    identity: NodeIdentity,
+    now: Timestamp,
+) -> Result<Issued, IdentityError> {
+    let validity = cluster.spec.ca.node_cert_expiry.duration();
+    let mut certificate_pem = sign(cluster.issuer(), request, identity, now, validity)?;
+    if let Some(rotation) = &cluster.trust.rotation {
+        certificate_pem = format!("{}\n{}", certificate_pem.trim_end(), rotation.cross_pem);
+    }
+    Ok(Issued { certificate_pem, root_pem: cluster.roots_pem() })
+}
+
+/// The SHA-256 digest of all root certificates of a PEM text, in their order. Of a single one it is
+/// [`digest`].
+///
+/// # Errors
+/// When there is none.
+pub fn trust_digest(roots_pem: &str) -> Result<[u8; 32], IdentityError> {
+    let mut hasher = seal::Hasher::new();
+    for root in certificates(roots_pem)? {
+        hasher.update(&root);
+    }
+    Ok(hasher.finish())
+}
+
+/// All certificates of a PEM text; at least one.
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match parsed {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(IdentityError::Authority("no PEM certificate".to_owned())),
+        Err(error) => Err(IdentityError::Authority(format!("no PEM certificate: {error}"))),
+    }
 }
 
 /// The SHA-256 digest of a root certificate, as join tokens carry it.

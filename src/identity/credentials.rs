@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Certificate, Identity, IdentityError, NodeIdentity, NodeKey, authority};
+use super::authority::{self, Issued};
+use super::{Certificate, Identity, IdentityError, NodeIdentity, NodeKey};
 use crate::domain::cluster::Authority;
 use crate::domain::node::Role;
 use crate::domain::secret::Sensitive;
-use crate::domain::{ClusterId, NodeId, Timestamp, base64};
+use crate::domain::{Cluster, ClusterId, NodeId, Timestamp, base64};
 use crate::env::seal::SealKey;
 use crate::env::{Clock, OsEntropy, files};
 
 const END_CERTIFICATE: &str = "-----END CERTIFICATE-----";
+/// Stands in the file between what was signed and the roots, where either is more than one.
+const ROOTS_FOLLOW: &str = "# Trusted roots";
 const BEGIN_SEALED: &str = "-----BEGIN SEALED PRIVATE KEY-----";
 const END_SEALED: &str = "-----END SEALED PRIVATE KEY-----";
 /// What the seal of a private key is bound to.
@@ -26,9 +29,9 @@ const PURPOSE: &[u8] = b"swarm node private key";
 pub struct Credentials {
     /// The node's private key, PEM.
     pub key_pem: Sensitive,
-    /// The node's certificate, PEM.
+    /// The node's certificate, PEM; after it, while the root is rotated, what leads to the old root.
     pub certificate_pem: String,
-    /// The cluster's root certificate, PEM.
+    /// The root certificates that the node trusts, PEM.
     pub root_pem: String,
 }
 
@@ -51,10 +54,15 @@ impl Credentials {
         Certificate::from_pem(&self.certificate_pem)
     }
 
-    /// The file, with the private key in the form in which it is to lie there.
+    /// The file, with the private key in the form in which it is to lie there. While nothing but one
+    /// certificate and one root is in it, as all releases write and read it.
     fn to_file(&self, key: &[u8]) -> Vec<u8> {
+        let count = |pem: &str| pem.matches(END_CERTIFICATE).count();
+        let is_plain = (count(&self.certificate_pem), count(&self.root_pem)) == (1, 1);
+        let mark = if is_plain { None } else { Some(ROOTS_FOLLOW.as_bytes()) };
+        let parts = [Some(self.certificate_pem.as_bytes()), mark, Some(self.root_pem.as_bytes())];
         let mut text = Vec::new();
-        for part in [self.certificate_pem.as_bytes(), self.root_pem.as_bytes(), key] {
+        for part in parts.into_iter().flatten().chain([key]) {
             text.extend_from_slice(part.trim_ascii());
             text.push(b'\n');
         }
@@ -62,18 +70,18 @@ impl Credentials {
     }
 
     fn from_file(text: &str) -> Option<Self> {
-        let (certificate, rest) = text.split_at_checked(end_of_certificate(text)?)?;
-        let (root, key) = rest.split_at_checked(end_of_certificate(rest)?)?;
+        let (certificate, roots_and_key) = match text.split_once(ROOTS_FOLLOW) {
+            Some(parts) => parts,
+            None => text.split_at_checked(text.find(END_CERTIFICATE)? + END_CERTIFICATE.len())?,
+        };
+        let end = roots_and_key.rfind(END_CERTIFICATE)? + END_CERTIFICATE.len();
+        let (roots, key) = roots_and_key.split_at_checked(end)?;
         Some(Self {
             key_pem: Sensitive::new(key.trim().as_bytes()),
             certificate_pem: certificate.trim().to_owned(),
-            root_pem: root.trim().to_owned(),
+            root_pem: roots.trim().to_owned(),
         })
     }
-}
-
-fn end_of_certificate(text: &str) -> Option<usize> {
-    text.find(END_CERTIFICATE).map(|at| at + END_CERTIFICATE.len())
 }
 
 /// Founds a cluster: its authority, and the credentials of its first manager.
@@ -86,27 +94,35 @@ pub fn found(
     validity: Duration,
 ) -> Result<(Authority, NodeIdentity, Credentials), IdentityError> {
     let authority = authority::create(cluster, now)?;
-    let (identity, credentials) = enlist(&authority, cluster, None, (now, validity))?;
+    let (identity, credentials) = manager(cluster, None, |request, identity| {
+        let certificate_pem = authority::sign(&authority, request, identity, now, validity)?;
+        Ok(Issued { certificate_pem, root_pem: authority.root_pem.clone() })
+    })?;
     Ok((authority, identity, credentials))
 }
 
-/// The credentials of a manager of a cluster whose authority is at hand: of `node`, or of a new one.
-/// Valid from now on, for a time.
+/// The credentials of a manager of a cluster whose state is at hand: of `node`, or of a new one.
 ///
 /// # Errors
 /// When the authority is damaged, or there is no randomness for the key.
 pub fn enlist(
-    authority: &Authority,
+    cluster: &Cluster,
+    node: Option<NodeId>,
+    now: Timestamp,
+) -> Result<(NodeIdentity, Credentials), IdentityError> {
+    manager(cluster.id, node, |request, identity| authority::issue(cluster, request, identity, now))
+}
+
+fn manager(
     cluster: ClusterId,
     node: Option<NodeId>,
-    valid: (Timestamp, Duration),
+    issue: impl FnOnce(authority::Request, NodeIdentity) -> Result<Issued, IdentityError>,
 ) -> Result<(NodeIdentity, Credentials), IdentityError> {
     let key = NodeKey::generate()?;
     let node = node.unwrap_or_else(|| key.node_id());
     let identity = NodeIdentity { cluster, node, role: Role::Manager };
     let request = authority::Request::from_pem(&key.request()?)?;
-    let certificate_pem = authority::sign(authority, request, identity, valid.0, valid.1)?;
-    let root_pem = authority.root_pem.clone();
+    let Issued { certificate_pem, root_pem } = issue(request, identity)?;
     Ok((identity, Credentials { key_pem: key.pem(), certificate_pem, root_pem }))
 }
 

@@ -12,6 +12,8 @@ mod tls;
 pub mod token;
 
 #[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
 mod tests;
 
 pub use certificate::{Certificate, NodeKey, node_id_of};

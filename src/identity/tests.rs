@@ -27,6 +27,7 @@ fn cluster(number: u8) -> Cluster {
         data_path_port: 4789,
         format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
+        trust: crate::domain::cluster::Trust::default(),
     }
 }
 

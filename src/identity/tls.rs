@@ -12,6 +12,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage,
@@ -20,6 +21,7 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::{Certificate, Credentials, IdentityError};
+use crate::domain::Timestamp;
 use crate::env::Clock;
 
 /// The name by which managers are dialled: only a manager's certificate has it.
@@ -45,12 +47,13 @@ pub fn manager_name() -> Result<ServerName<'static>, IdentityError> {
 pub struct Identity {
     /// What the certificate says.
     pub certificate: Certificate,
-    /// The root of the cluster, PEM.
+    /// The roots that the node trusts, PEM.
     pub root_pem: String,
     /// For accepting connections.
     pub server: ServerTls,
     /// For making connections.
     pub client: ClientTls,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl fmt::Debug for Identity {
@@ -65,8 +68,8 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(parts.key_pem.expose())
             .map_err(|error| IdentityError::Key(error.to_string()))?;
         let roots = roots(&parts.root_pem)?;
-        check_signature(&certificate, &parts.root_pem)?;
-        let chain = vec![certificate.der.clone()];
+        let chain = super::authority::certificates(&parts.certificate_pem)?;
+        check_signatures(&chain, &parts.root_pem)?;
         let mismatch = |error: Error| IdentityError::Mismatch(error.to_string());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::new(provider()))
@@ -76,7 +79,7 @@ impl Identity {
         let mut server = ServerConfig::builder_with_details(Arc::new(provider()), time(clock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(mismatch)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&verifier))
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(mismatch)?;
         server.alpn_protocols = vec![b"h2".to_vec()];
@@ -88,7 +91,39 @@ impl Identity {
             .with_client_auth_cert(chain, key)
             .map_err(mismatch)?;
         let (server, client) = (Arc::new(server), finished(client));
-        Ok(Self { certificate, root_pem: parts.root_pem.clone(), server, client })
+        Ok(Self { certificate, root_pem: parts.root_pem.clone(), server, client, verifier })
+    }
+
+    /// The digest of the roots that the node trusts.
+    ///
+    /// # Errors
+    /// Never: they could be read before.
+    pub fn trust_digest(&self) -> Result<[u8; 32], IdentityError> {
+        super::authority::trust_digest(&self.root_pem)
+    }
+
+    /// The roots that the node trusts, DER.
+    #[must_use]
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        Self::roots_of(&self.root_pem).unwrap_or_default()
+    }
+
+    /// The root certificates of a PEM text, DER.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn roots_of(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        super::authority::certificates(pem)
+    }
+
+    /// Whether a peer's certificate, with what it showed beside it, still leads to a root that the
+    /// node trusts. Its time may be over.
+    #[must_use]
+    pub fn knows(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
+        let Some((leaf, rest)) = chain.split_first() else { return false };
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_nanos(now.0));
+        let verified = self.verifier.verify_client_cert(leaf, rest, now);
+        !matches!(verified, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
     }
 }
 
@@ -229,26 +264,33 @@ fn finished(mut client: ClientConfig) -> Arc<ClientConfig> {
 }
 
 fn roots(root_pem: &str) -> Result<Arc<RootCertStore>, IdentityError> {
-    let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
-        .map_err(|error| IdentityError::Authority(format!("no PEM certificate: {error}")))?;
     let mut roots = RootCertStore::empty();
-    roots.add(root).map_err(|error| IdentityError::Authority(error.to_string()))?;
+    for root in super::authority::certificates(root_pem)? {
+        roots.add(root).map_err(|error| IdentityError::Authority(error.to_string()))?;
+    }
     Ok(Arc::new(roots))
 }
 
-/// The root signed the certificate. (That the key is the certificate's is checked by rustls.)
-fn check_signature(certificate: &Certificate, root_pem: &str) -> Result<(), IdentityError> {
+/// Each certificate was signed by one that follows it, or by a root. (That the key is the
+/// certificate's is checked by rustls.)
+fn check_signatures(chain: &[CertificateDer<'_>], roots_pem: &str) -> Result<(), IdentityError> {
     use x509_parser::prelude::{FromDer, X509Certificate};
-    let unreadable = |text: String| IdentityError::Authority(text);
-    let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
-        .map_err(|error| unreadable(error.to_string()))?;
-    let (_, root) =
-        X509Certificate::from_der(&root).map_err(|error| unreadable(error.to_string()))?;
-    let (_, leaf) = X509Certificate::from_der(&certificate.der)
-        .map_err(|error| IdentityError::Certificate(error.to_string()))?;
-    leaf.verify_signature(Some(root.public_key())).map_err(|_| {
-        IdentityError::Mismatch("the certificate was signed by another root".to_owned())
-    })
+    let roots = super::authority::certificates(roots_pem)?;
+    let parse = |der| match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => Ok(certificate),
+        Err(error) => Err(IdentityError::Authority(error.to_string())),
+    };
+    let roots = roots.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
+    let chain = chain.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
+    for (place, certificate) in chain.iter().enumerate() {
+        let mut signers = chain.iter().skip(place + 1).chain(&roots);
+        if !signers.any(|it| certificate.verify_signature(Some(it.public_key())).is_ok()) {
+            return Err(IdentityError::Mismatch(
+                "the certificate was signed by another root".to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// rustls asks the node's clock.

@@ -48,7 +48,7 @@ pub enum TokenError {
     Malformed,
     /// It is of another cluster.
     #[error(
-        "invalid join token: remote CA does not match fingerprint. Expected: {expected}; the swarm at this address has {actual}: the token is of another swarm, or something between here and the manager is not what it claims to be"
+        "invalid join token: remote CA does not match fingerprint. Expected: {expected}; the swarm at this address has {actual}: the token is of another swarm or from before this swarm's root certificate was rotated (a manager shows the current one with `swarm join-token worker` or `swarm join-token manager`), or something between here and the manager is not what it claims to be"
     )]
     OtherCluster {
         /// The digest in the token.

@@ -52,6 +52,7 @@ pub(super) fn node_change(number: u8) -> Change {
         status: NodeStatus::default(),
         manager: None,
         certified: Role::Worker,
+        trust: 0,
     };
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Any }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::domain::cluster::MANAGERS_MAX;
 use crate::domain::node::{Description, ManagerStatus, Membership};
 use crate::domain::{
-    Meta, NodeId, Position, RaftId, Revision, Task, TaskId, TaskState, TaskStatus,
+    Meta, Node, NodeId, Position, RaftId, Revision, Task, TaskId, TaskState, TaskStatus,
 };
 
 /// Applies a command that was committed at a position.
@@ -54,6 +54,7 @@ impl Draft {
             Change::ReportNode { node, description, addr } => {
                 self.report_node(*node, description, *addr)
             }
+            Change::ReportTrust { node, trust } => self.report_trust(*node, *trust),
             Change::JoinManager { node, addr } => self.join_manager(*node, *addr),
         }
     }
@@ -113,6 +114,16 @@ impl Draft {
         described.description = Some(description.clone());
         described.status.addr = Some(addr);
         self.write(&Object::Node(Arc::new(described)), Some(Object::Node(node)))
+    }
+
+    fn report_trust(&mut self, id: NodeId, trust: u64) -> Result<(), Rejection> {
+        let known = self.state.cluster.as_ref().map_or(0, |cluster| cluster.trust.generation);
+        let Some(node) = self.state.nodes.get(&id).cloned() else { return Ok(()) };
+        if trust <= node.trust || trust > known {
+            return Ok(());
+        }
+        let trusting = Node { trust, ..(*node).clone() };
+        self.write(&Object::Node(Arc::new(trusting)), Some(Object::Node(node)))
     }
 
     fn join_manager(&mut self, id: NodeId, addr: SocketAddr) -> Result<(), Rejection> {

@@ -57,6 +57,14 @@ pub enum Change {
         /// The address at which the other nodes reach it.
         addr: std::net::IpAddr,
     },
+    /// A node has these roots on its disk and trusts them; what it confirmed only rises, and what
+    /// there is no more to confirm is ignored.
+    ReportTrust {
+        /// The node.
+        node: NodeId,
+        /// The generation of roots (`Cluster::trust`).
+        trust: u64,
+    },
     /// A node becomes a member of the Raft group to be; its raft id is this entry's log index.
     /// Refused when there would be more than [`crate::domain::cluster::MANAGERS_MAX`].
     JoinManager {

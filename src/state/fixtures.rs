@@ -45,6 +45,7 @@ pub(crate) fn cluster() -> Cluster {
         data_path_port: 4789,
         format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
+        trust: crate::domain::cluster::Trust::default(),
     }
 }
 
@@ -82,6 +83,7 @@ pub(crate) fn node(number: u8) -> Node {
         },
         manager: None,
         certified: Role::Worker,
+        trust: 0,
     }
 }
 

@@ -100,6 +100,11 @@ impl Object {
                 manager_token: new.manager_token.max(old.manager_token),
                 format: old.format,
                 autolock: new.autolock.over(&old.autolock, &new.spec.encryption_config),
+                authority: old.authority.clone(),
+                trust: match new.spec.ca.asks_another_root_than(&old.spec.ca) {
+                    true => new.trust.clone(),
+                    false => old.trust.clone(),
+                },
                 ..(**new).clone()
             })),
             (Self::Node(new), Self::Node(old)) => {

@@ -10,7 +10,7 @@ use super::addresses::AddressOwner;
 use super::rows::index_name;
 use super::{Event, EventKind, Object, ObjectKey, Rejection, State};
 use crate::domain::{
-    Cluster, Config, ConfigId, Network, NetworkId, NetworkNode, Secret, SecretId, Service,
+    Cluster, Config, ConfigId, Network, NetworkId, NetworkNode, Node, Secret, SecretId, Service,
     SpecVersion, Task, TaskState,
 };
 
@@ -42,7 +42,9 @@ pub(super) fn check(
         (Object::Secret(new), _) => secret_name(state, new),
         (Object::Config(new), Some(Object::Config(old))) => config_stays(new, old),
         (Object::Config(new), _) => config_name(state, new),
-        (Object::Cluster(_) | Object::Node(_) | Object::SpecVersion(_), _) => Ok(()),
+        (Object::Node(new), Some(Object::Node(old))) => node(state, new, Some(old)),
+        (Object::Node(new), _) => node(state, new, None),
+        (Object::Cluster(_) | Object::SpecVersion(_), _) => Ok(()),
     }
 }
 
@@ -85,9 +87,31 @@ fn cluster(new: &Cluster, old: &Cluster) -> Result<(), Rejection> {
     ensure!(new.format >= old.format, "the format of the cluster never falls");
     let rises = new.worker_token >= old.worker_token && new.manager_token >= old.manager_token;
     ensure!(rises, "the generation of a join token never falls");
+    roots(new, old)?;
     let (new, old) = (&new.autolock, &old.autolock);
     let counts = new.generation > old.generation || new == old;
     ensure!(counts, "an unlock key changes with its generation, which never falls");
+    Ok(())
+}
+
+/// The roots change by one step at a time, each counted; and only to a root that was announced.
+fn roots(new: &Cluster, old: &Cluster) -> Result<(), Rejection> {
+    let awaited = old.trust.rotation.as_ref().map(|rotation| &rotation.next);
+    let switched = new.authority != old.authority;
+    let expected = awaited == Some(&new.authority) && new.trust.rotation.is_none();
+    ensure!(!switched || expected, "the root certificate changes only to the one it is rotated to");
+    let changed = switched || new.trust.rotation != old.trust.rotation;
+    let counted = new.trust.generation == old.trust.generation + u64::from(changed);
+    ensure!(counted, "the root certificate was changed at the same moment: try again");
+    Ok(())
+}
+
+/// What a node has confirmed is never more than there was to confirm, and is not forgotten.
+fn node(state: &State, new: &Node, old: Option<&Node>) -> Result<(), Rejection> {
+    let known = state.cluster.as_ref().map_or(0, |cluster| cluster.trust.generation);
+    ensure!(new.trust <= known, "a node cannot trust roots that there are not");
+    let kept = old.is_none_or(|old| new.trust >= old.trust);
+    ensure!(kept, "what roots a node trusts is not forgotten");
     Ok(())
 }
 

@@ -213,6 +213,7 @@ impl Door {
                     Peer { identity: certificate.identity, not_after: certificate.not_after };
                 let slot = self.members.enter(peer.identity);
                 let token = slot.token().clone();
+                self.follow_roots(&tls, token.clone());
                 let who = PeerIdentity { addr, peer: Some(peer) };
                 Some(Connection::new(tls, who, &token, Seat::Member { _slot: slot }))
             }
@@ -229,6 +230,27 @@ impl Door {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = age => token.cancel(),
+            }
+        });
+    }
+
+    /// Closes a connection once its certificate leads to no root any more that this node trusts. A
+    /// node that has followed the roots connects again.
+    fn follow_roots(&self, tls: &TlsStream<TcpStream>, token: CancellationToken) {
+        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain: Vec<_> = shown.iter().map(|der| der.clone().into_owned()).collect();
+        let clock = Arc::clone(&self.serving.env.clock);
+        let mut identity = self.serving.identity.watch();
+        identity.mark_changed();
+        self.scope.spawn("roots of a connection", async move {
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    changed = identity.changed() => if changed.is_err() { return },
+                }
+                if !identity.borrow_and_update().knows(&chain, clock.now()) {
+                    return token.cancel();
+                }
             }
         });
     }

@@ -212,7 +212,7 @@ impl Attempt<'_> {
             .map_err(|late| Failure::Busy(late.to_string()))?
             .map_err(|status| refused(addr, &status))?
             .into_inner();
-        self.accepted(addr, &root_pem, reply)
+        self.accepted(addr, reply)
     }
 
     /// The root certificate of whoever answers, not yet trusted.
@@ -238,18 +238,14 @@ impl Attempt<'_> {
         once(tls).await.map_err(|error| Failure::Unreachable(super::root_cause(&error)))
     }
 
-    /// Checks everything that the manager says: it might be a broken one.
-    fn accepted(
-        &self,
-        addr: SocketAddr,
-        root_pem: &str,
-        reply: IssueReply,
-    ) -> Result<Enrolled, Failure> {
+    /// Checks everything that the manager says: it might be a broken one. It has shown that it is a
+    /// manager of the token's root; which roots to trust besides is its word.
+    fn accepted(&self, addr: SocketAddr, reply: IssueReply) -> Result<Enrolled, Failure> {
         let wrong = |reason: String| EnrollError::Certificate { addr, reason };
         let credentials = Credentials {
             key_pem: self.key.pem(),
             certificate_pem: reply.certificate_pem,
-            root_pem: root_pem.to_owned(),
+            root_pem: reply.root_pem,
         };
         let identity = credentials
             .identity(&self.env.clock)

@@ -191,7 +191,7 @@ pub async fn renew_once(
     let credentials = Credentials {
         key_pem: key.pem(),
         certificate_pem: reply.certificate_pem,
-        root_pem: current.root_pem.clone(),
+        root_pem: reply.root_pem,
     };
     let renewed = credentials.identity(&env.clock)?;
     let (before, after) = (current.certificate.identity, renewed.certificate.identity);

@@ -4,6 +4,7 @@ mod doors;
 mod joining;
 mod links;
 mod matrix;
+mod roots;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -180,6 +181,7 @@ fn new_cluster(number: u8, now: Timestamp) -> Cluster {
         data_path_port: 4789,
         format: crate::domain::Format::FIRST,
         autolock: crate::domain::Autolock::default(),
+        trust: crate::domain::cluster::Trust::default(),
     }
 }
 

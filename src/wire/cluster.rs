@@ -7,7 +7,7 @@ use super::parts::{
     wrong,
 };
 use super::{DecodeError, types};
-use crate::domain::cluster::{AddressPool, Authority};
+use crate::domain::cluster::{AddressPool, Authority, RootRotation, Trust};
 use crate::domain::node::{ManagerStatus, Membership, NodeStatus, Reachability, Role};
 use crate::domain::secret::Sensitive;
 use crate::domain::{
@@ -38,6 +38,12 @@ impl From<&Cluster> for types::Cluster {
             format: it.format.0,
             lock_generation: it.autolock.generation,
             unlock_key: unlock_key_to(&it.autolock),
+            trust: it.trust.generation,
+            root_rotation: it.trust.rotation.as_ref().map(|it| types::RootRotation {
+                root_pem: it.next.root_pem.clone(),
+                root_key_pem: Bytes::copy_from_slice(it.next.key_pem.expose()),
+                cross_pem: it.cross_pem.clone(),
+            }),
         }
     }
 }
@@ -83,6 +89,16 @@ impl TryFrom<types::Cluster> for Cluster {
             data_path_port: narrow("data_path_port", it.data_path_port)?,
             format: Format(it.format),
             autolock: autolock(it.lock_generation, &it.unlock_key)?,
+            trust: Trust {
+                generation: it.trust,
+                rotation: it.root_rotation.map(|it| RootRotation {
+                    next: Authority {
+                        root_pem: it.root_pem,
+                        key_pem: Sensitive::new(&it.root_key_pem),
+                    },
+                    cross_pem: it.cross_pem,
+                }),
+            },
         })
     }
 }
@@ -125,6 +141,7 @@ impl From<&Node> for types::Node {
             applied: it.status.applied.0,
             manager: it.manager.as_ref().map(types::Manager::from),
             certified: it.certified.number(),
+            trust: it.trust,
         }
     }
 }
@@ -149,6 +166,7 @@ impl TryFrom<types::Node> for Node {
             },
             manager: it.manager.map(ManagerStatus::try_from).transpose()?,
             certified: Role::numbered("certified", it.certified)?,
+            trust: it.trust,
         })
     }
 }

@@ -168,6 +168,10 @@ impl From<&Change> for types::Change {
                 description_json: json_to(description),
                 addr: ip_to(*addr),
             }),
+            Change::ReportTrust { node, trust } => Kind::ReportTrust(types::ReportTrust {
+                node: id_to(node.to_bytes()),
+                trust: *trust,
+            }),
             Change::JoinManager { node, addr } => Kind::JoinManager(types::JoinManager {
                 node: id_to(node.to_bytes()),
                 addr: addr.to_string(),
@@ -200,6 +204,10 @@ impl TryFrom<types::Change> for Change {
                 node: id("node", &it.node, NodeId::from_slice)?,
                 description: json("description_json", &it.description_json)?,
                 addr: ip("addr", &it.addr)?,
+            },
+            Kind::ReportTrust(it) => Self::ReportTrust {
+                node: id("node", &it.node, NodeId::from_slice)?,
+                trust: it.trust,
             },
             Kind::JoinManager(it) => Self::JoinManager {
                 node: id("node", &it.node, NodeId::from_slice)?,

@@ -62,6 +62,7 @@ fn cluster(nodes: u64, prefix: u8) -> State {
             data_path_port: 4789,
             format: swarm::domain::Format::FIRST,
             autolock: swarm::domain::Autolock::default(),
+            trust: swarm::domain::cluster::Trust::default(),
         }))),
         put(Object::Network(Arc::new(Network {
             id: network,
@@ -89,6 +90,7 @@ fn cluster(nodes: u64, prefix: u8) -> State {
             },
             manager: None,
             certified: Role::Worker,
+            trust: 0,
         }))));
     }
     commit(&mut state, START, changes);

@@ -21,5 +21,6 @@ mod mixed;
 mod policy;
 mod recovery;
 mod registry;
+mod rotation;
 mod story;
 mod watch;

@@ -45,6 +45,7 @@ fn change(number: u8) -> Change {
         status: NodeStatus::default(),
         manager: None,
         certified: Role::Worker,
+        trust: 0,
     };
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Any }
 }

@@ -8,7 +8,9 @@
 
 mod invariants;
 mod properties;
+mod roots;
 mod script;
+mod trust_properties;
 mod world;
 
 use std::path::Path;

@@ -58,6 +58,7 @@ fn step(world: &mut World, words: &[&str]) -> Vec<String> {
             world.raft.learners.insert(id, entries.parse().unwrap());
         }
         ["elect"] => world.elect(),
+        ["root", ref rest @ ..] => return super::roots::step(world, rest),
         ["service", "create", name, ref options @ ..] => {
             let mut spec = ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() };
             options.iter().for_each(|it| set_service(&mut spec, it));

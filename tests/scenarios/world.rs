@@ -93,6 +93,7 @@ impl World {
             data_path_port: 4789,
             format,
             autolock: swarm::domain::Autolock::default(),
+            trust: swarm::domain::cluster::Trust::default(),
         };
         let network = Network {
             id,
@@ -147,6 +148,8 @@ impl World {
             id: NodeId::from_bytes(bytes),
             meta: Meta::default(),
             certified: spec.role,
+            // As the certificate authority does it.
+            trust: self.state.cluster.as_ref().unwrap().trust.generation,
             spec,
             description: Some(description),
             status: NodeStatus { addr: Some(addr), ..NodeStatus::default() },

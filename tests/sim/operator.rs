@@ -54,6 +54,7 @@ pub(crate) fn node_change(id: NodeId) -> Change {
         status: NodeStatus::default(),
         manager: None,
         certified: Role::Manager,
+        trust: 0,
     };
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Absent }
 }

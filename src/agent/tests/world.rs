@@ -88,6 +88,8 @@ pub(super) struct Life {
 pub(super) struct Manager {
     pub(super) peer: Peer,
     pub(super) statuses: BTreeMap<TaskId, Vec<TaskStatus>>,
+    /// What the agent said in its Hello of the roots that it trusts.
+    pub(super) trusted: bytes::Bytes,
     reports: u64,
     pub(super) sent: AssignmentSet,
 }
@@ -147,11 +149,17 @@ impl Life {
 
     pub(super) async fn manager(&mut self) -> Manager {
         let peer = self.sessions.recv().await.unwrap();
-        let mut manager =
-            Manager { peer, statuses: BTreeMap::new(), reports: 0, sent: AssignmentSet::default() };
+        let mut manager = Manager {
+            peer,
+            statuses: BTreeMap::new(),
+            trusted: bytes::Bytes::new(),
+            reports: 0,
+            sent: AssignmentSet::default(),
+        };
         let first = manager.peer.from.recv().await.unwrap();
         let Some(FromAgent::Hello(hello)) = first.kind else { panic!("no hello: {first:?}") };
         assert_eq!(hello.addr.len(), 4);
+        manager.trusted = hello.trust;
         for report in hello.reports {
             manager.note(report);
         }
@@ -177,6 +185,21 @@ impl Manager {
         let diff = if first { set.complete() } else { self.sent.diff(&set) };
         self.say(ToAgent::Assignments((&diff).into())).await;
         self.sent = set;
+    }
+
+    /// Receives until the agent says which roots it trusts.
+    pub(super) async fn until_trusted(&mut self, env: &Env) -> bytes::Bytes {
+        loop {
+            let message = env.clock.timeout(LONG, self.peer.from.recv()).await;
+            let message = message.expect("the agent says nothing of its roots");
+            if let Some(FromAgent::Report(report)) = message.unwrap().kind {
+                self.reports += 1;
+                self.say(ToAgent::Ack(ReportAck { reports: self.reports })).await;
+                if !report.trust.is_empty() {
+                    return report.trust;
+                }
+            }
+        }
     }
 
     /// Receives until a task has a state.

@@ -5,13 +5,22 @@ use serde_json::{Map, Value, json};
 use super::{head, put, value};
 use crate::domain::cluster::RAFT_DEFAULTS;
 use crate::domain::{Cluster, base64};
+use crate::env::seal;
 
 /// The cluster as `GET /info` shows it; `GET /swarm` adds the join tokens.
 pub(in crate::api) fn cluster(cluster: &Cluster) -> Value {
     let mut members = head(cluster.id.to_string(), &cluster.meta, cluster.meta.spec_revision);
     put(&mut members, "Spec", spec(cluster));
-    put(&mut members, "TLSInfo", tls_info(&cluster.authority.root_pem));
-    put(&mut members, "RootRotationInProgress", Value::Bool(false));
+    let roots = cluster.roots_pem();
+    put(&mut members, "TLSInfo", tls_info(Some(&roots), &cluster.issuer().root_pem));
+    let rotation = cluster.trust.rotation.as_ref();
+    put(&mut members, "RootRotationInProgress", Value::Bool(rotation.is_some()));
+    if let Some(rotation) = rotation
+        && let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(rotation.next.root_pem.as_bytes())
+    {
+        let digest = seal::digest(&pem.contents).map(|byte| format!("{byte:02x}")).concat();
+        put(&mut members, "DesiredRootDigest", Value::String(format!("sha256:{digest}")));
+    }
     let pool = format!("{}/{}", cluster.pool.base, cluster.pool.prefix);
     put(&mut members, "DefaultAddrPool", json!([pool]));
     put(&mut members, "SubnetSize", cluster.pool.subnet_size.into());
@@ -33,11 +42,13 @@ fn spec(cluster: &Cluster) -> Value {
     spec
 }
 
-/// The root certificate and who issued it, as DER in base 64.
-pub(in crate::api) fn tls_info(root_pem: &str) -> Value {
+/// The trusted roots, if they are known, and who issues certificates, as DER in base 64.
+pub(in crate::api) fn tls_info(roots_pem: Option<&str>, issuer_pem: &str) -> Value {
     let mut members = Map::new();
-    put(&mut members, "TrustRoot", Value::from(root_pem));
-    if let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(root_pem.as_bytes())
+    if let Some(roots) = roots_pem {
+        put(&mut members, "TrustRoot", Value::from(roots));
+    }
+    if let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(issuer_pem.as_bytes())
         && let Ok(root) = pem.parse_x509()
     {
         let subject = base64::encode(root.subject().as_raw());

@@ -1,10 +1,12 @@
 //! Nodes.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{head, put, tls_info, value};
-use crate::domain::Node;
 use crate::domain::node::{Membership, Reachability};
+use crate::domain::{Cluster, Node};
 use crate::raft::Leadership;
 use crate::state::State;
 
@@ -12,13 +14,28 @@ use crate::state::State;
 #[derive(Debug)]
 pub(in crate::api) struct NodeShape {
     leadership: Leadership,
+    trust: u64,
     tls_info: Option<Value>,
+    /// Of nodes that have not confirmed the roots of now.
+    tls_info_before: Option<Value>,
 }
 
 impl NodeShape {
     pub(in crate::api) fn new(state: &State, leadership: Leadership) -> Self {
-        let root = state.cluster.as_ref().map(|cluster| &cluster.authority.root_pem);
-        Self { leadership, tls_info: root.map(|root| tls_info(root)) }
+        let cluster = state.cluster.as_ref();
+        let now = |it: &Arc<Cluster>| tls_info(Some(&it.roots_pem()), &it.issuer().root_pem);
+        // Before a switch nodes know the old root alone; after it, they trust one that the state has
+        // forgotten besides the new.
+        let before = |it: &Arc<Cluster>| {
+            let old = &it.authority.root_pem;
+            tls_info(it.trust.rotation.is_some().then_some(old.as_str()), old)
+        };
+        Self {
+            leadership,
+            trust: cluster.map_or(0, |cluster| cluster.trust.generation),
+            tls_info: cluster.map(now),
+            tls_info_before: cluster.map(before),
+        }
     }
 
     /// A node as `GET /nodes/{id}` shows it.
@@ -27,7 +44,8 @@ impl NodeShape {
         put(&mut members, "Spec", value(&node.spec));
         let described = node.description.clone().unwrap_or_default();
         let mut description = value(&described);
-        if let (Some(info), Some(members)) = (&self.tls_info, description.as_object_mut()) {
+        let info = if node.trust < self.trust { &self.tls_info_before } else { &self.tls_info };
+        if let (Some(info), Some(members)) = (info, description.as_object_mut()) {
             put(members, "TLSInfo", info.clone());
         }
         put(&mut members, "Description", description);

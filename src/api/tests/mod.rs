@@ -25,7 +25,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::domain::cluster::{AddressPool, Authority, ClusterSpec};
+use crate::domain::cluster::{AddressPool, Authority, ClusterSpec, RootRotation};
 use crate::domain::network::Subnet;
 use crate::domain::node::{
     Description, ManagerStatus, Membership, NodeSpec, NodeStatus, Platform, Reachability, Role,
@@ -157,6 +157,12 @@ impl NodeControl for Control {
         }
     }
 
+    fn next_root(&self, _: &Cluster) -> Result<RootRotation, ControlError> {
+        let root_pem = include_str!("next-root.pem").to_owned();
+        let next = Authority { root_pem, key_pem: Sensitive::new(b"next key") };
+        Ok(RootRotation { next, cross_pem: "cross".to_owned() })
+    }
+
     async fn follow_lock(&self) -> Result<(), ControlError> {
         *self.followed.lock().unwrap() += 1;
         Ok(())
@@ -207,6 +213,7 @@ fn active() -> LocalState {
         addr: Some(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1))),
         is_manager: true,
         error: String::new(),
+        expired: String::new(),
         managers: vec![(NodeId::from_bytes(id(1)), manager_addr())],
         hostname: "vm".to_owned(),
         backups: None,
@@ -231,6 +238,7 @@ fn cluster(spec: ClusterSpec) -> Cluster {
         data_path_port: 4789,
         format: crate::domain::Format::NEWEST,
         autolock: crate::domain::Autolock::default(),
+        trust: crate::domain::cluster::Trust::default(),
     }
 }
 
@@ -274,6 +282,7 @@ fn node(number: u8, role: Role) -> Node {
         },
         manager: (role == Role::Manager).then_some(manager),
         certified: role,
+        trust: 0,
     }
 }
 

@@ -75,10 +75,71 @@ async fn the_spec_is_changed_and_tokens_are_rotated() {
         assert_eq!(answer.status.as_u16(), status, "{pointer}");
         assert!(answer.message().contains(text), "{}", answer.message());
     };
-    refuse("/CAConfig/ForceRotate", json!(1), 501, "root certificate").await;
+    refuse("/CAConfig/ForceRotate", json!(1), 400, "every manager must run a release").await;
+    refuse("/CAConfig/SigningCACert", json!("x"), 400, "of one's own").await;
     refuse("/CAConfig/NodeCertExpiry", json!(1), 400, "1h0m0s").await;
     refuse("/Name", json!("mine"), 400, "must be named").await;
     assert_eq!(bench.get("/swarm/unlockkey").await.json(), json!({ "UnlockKey": "" }));
+}
+
+#[tokio::test]
+async fn the_root_is_rotated_and_says_how_far() {
+    let bench = Bench::manager().await;
+    let store = bench.store();
+    let put = async |object| {
+        let change = Change::Put { object, expect: Expect::Present };
+        store.propose(None, vec![change], Duration::from_secs(5)).await.unwrap();
+    };
+    let cluster = || (**store.view().cluster.as_ref().unwrap()).clone();
+    put(Object::Cluster(Arc::new(Cluster {
+        format: crate::domain::Format::ROTATION,
+        ..cluster()
+    })))
+    .await;
+    let before = bench.get("/swarm").await.json();
+    assert_eq!(before["RootRotationInProgress"], false);
+    assert!(before.get("DesiredRootDigest").is_none());
+    let rotate = async |count: u64| {
+        let shown = bench.get("/swarm").await.json();
+        let mut spec = shown["Spec"].clone();
+        spec["CAConfig"]["ForceRotate"] = json!(count);
+        let path = format!("/swarm/update?version={}", shown["Version"]["Index"]);
+        assert_eq!(bench.post(&path, &spec).await.status, StatusCode::OK);
+        bench.get("/swarm").await.json()
+    };
+    let during = rotate(1).await;
+    assert_eq!(during["RootRotationInProgress"], true);
+    assert_eq!(during["JoinTokens"], before["JoinTokens"], "until the switch");
+    assert_eq!(during["DesiredRootDigest"].as_str().unwrap().len(), 7 + 64);
+    let old = before["TLSInfo"]["TrustRoot"].as_str().unwrap();
+    let both = during["TLSInfo"]["TrustRoot"].as_str().unwrap();
+    assert!(both.starts_with(old.trim_end()) && both.len() > old.len(), "{both}");
+    assert_ne!(during["TLSInfo"]["CertIssuerPublicKey"], before["TLSInfo"]["CertIssuerPublicKey"]);
+    let whole = during.to_string();
+    assert!(!whole.contains("next key") && !whole.contains("bmV4dCBrZXk"), "{whole}");
+    let tls = async || bench.get("/nodes").await.json()[0]["Description"]["TLSInfo"].clone();
+    assert_eq!(tls().await, before["TLSInfo"]);
+    let node = store.view().nodes.values().next().unwrap().id;
+    let report = Change::ReportTrust { node, trust: 1 };
+    store.propose(None, vec![report], Duration::from_secs(5)).await.unwrap();
+    assert_eq!(tls().await, during["TLSInfo"]);
+
+    // Another wish changes nothing of it, another count replaces what it rotates to.
+    let again = rotate(1).await;
+    assert_eq!(again["TLSInfo"], during["TLSInfo"]);
+    assert_eq!(cluster().trust.generation, 1);
+    rotate(2).await;
+    assert_eq!(cluster().trust.generation, 2);
+    assert_eq!(tls().await, before["TLSInfo"], "what was confirmed does not count any more");
+    let switched = Cluster {
+        authority: cluster().issuer().clone(),
+        trust: crate::domain::cluster::Trust { generation: 3, rotation: None },
+        ..cluster()
+    };
+    put(Object::Cluster(Arc::new(switched))).await;
+    let after = bench.get("/swarm").await.json();
+    assert_eq!(after["TLSInfo"]["CertIssuerPublicKey"], during["TLSInfo"]["CertIssuerPublicKey"]);
+    assert!(tls().await.get("TrustRoot").is_none(), "it still trusts the old root besides");
 }
 
 #[tokio::test]

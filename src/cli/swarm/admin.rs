@@ -1,4 +1,4 @@
-//! `swarm join-token`, `update`, `ca`, `unlock`, `unlock-key`.
+//! `swarm join-token`, `update`, `unlock`, `unlock-key`.
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -100,16 +100,6 @@ pub(crate) struct Update {
     autolock: Option<bool>,
     #[command(flatten)]
     spec: SpecFlags,
-}
-
-/// `swarm ca`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:
-  swarm ca > root.pem")]
-pub(crate) struct Authority {
-    /// Rotate the swarm CA (not built yet)
-    #[arg(long)]
-    rotate: bool,
 }
 
 /// `swarm unlock-key`.
@@ -251,21 +241,6 @@ impl Update {
             let key: reply::UnlockKey = shell.client.get(&route).await?;
             print_unlock_command(shell, &key.unlock_key)?;
         }
-        Ok(())
-    }
-}
-
-impl Authority {
-    /// Prints the root certificate.
-    pub(crate) async fn run(self, shell: &mut Shell) -> anyhow::Result<()> {
-        if self.rotate {
-            bail!("rotation of the swarm CA is not built yet; node certificates renew themselves");
-        }
-        let cluster: reply::Cluster = shell.client.get(&Route::new(["swarm"])).await?;
-        if cluster.tls_info.trust_root.is_empty() {
-            bail!("no CA information available");
-        }
-        shell.out.line(cluster.tls_info.trust_root.trim_end())?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 mod backups;
+pub(crate) mod authority;
 pub(crate) mod enter;
 pub(crate) mod policy;
 pub(crate) mod recovery;

@@ -23,6 +23,7 @@ fn node() -> Node {
         },
         manager: None,
         certified: Role::Manager,
+        trust: 0,
     }
 }
 

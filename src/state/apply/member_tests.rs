@@ -2,6 +2,8 @@
 
 use super::tests::{delete, done, refused};
 use super::*;
+use crate::domain::cluster::{Authority, Cluster, RootRotation, Trust};
+use crate::domain::secret::Sensitive;
 use crate::state::fixtures::*;
 
 fn join(node: u8) -> Change {
@@ -107,4 +109,76 @@ fn the_cluster_is_for_ever() {
         refused(&mut state, vec![put(cluster(), Expect::Any)]),
         Rejection::Broken { .. }
     ));
+}
+
+/// The cluster of the fixture after a user asked for another root.
+fn rotating(state: &State, next: &str) -> Cluster {
+    let mut cluster = (**state.cluster.as_ref().unwrap()).clone();
+    let count = cluster.spec.ca.force_rotate() + 1;
+    cluster.spec.ca.extra.insert("ForceRotate".to_owned(), count.into());
+    let next = Authority { root_pem: next.to_owned(), key_pem: Sensitive::new(b"next") };
+    let rotation = Some(RootRotation { next, cross_pem: "cross".to_owned() });
+    cluster.trust = Trust { generation: cluster.trust.generation + 1, rotation };
+    cluster
+}
+
+fn trust(state: &State, node: u8) -> u64 {
+    state.node(node_id(node)).unwrap().trust
+}
+
+#[test]
+fn what_a_node_has_confirmed_only_rises_and_never_past_what_there_is() {
+    let mut state = small();
+    let report = |node: u8, trust: u64| Change::ReportTrust { node: node_id(node), trust };
+    assert!(done(&mut state, vec![report(1, 1)]).is_empty(), "there is nothing to confirm");
+    let wish = rotating(&state, "second");
+    done(&mut state, vec![put(wish, Expect::Present)]);
+    assert_eq!(done(&mut state, vec![report(1, 1)]).len(), 1);
+    assert!(done(&mut state, vec![report(1, 1), report(1, 0), report(9, 1)]).is_empty());
+    assert_eq!((trust(&state, 1), trust(&state, 2)), (1, 0));
+    for wrong in [0, 2] {
+        let node = Node { trust: wrong, ..(**state.node(node_id(1)).unwrap()).clone() };
+        let rejection = refused(&mut state, vec![put(node, Expect::Present)]);
+        assert!(matches!(rejection, Rejection::Broken { .. }), "{rejection}");
+    }
+    // A user's write of an older state of the node takes nothing back.
+    let stale = Node { trust: 0, ..(**state.node(node_id(1)).unwrap()).clone() };
+    let expect = Expect::SpecAt(stale.meta.spec_revision);
+    done(&mut state, vec![put(stale, expect)]);
+    assert_eq!(trust(&state, 1), 1);
+}
+
+#[test]
+fn roots_change_only_as_announced_and_one_step_at_a_time() {
+    let mut state = small();
+    let now = |state: &State| (**state.cluster.as_ref().unwrap()).clone();
+    let other = Authority { root_pem: "other".to_owned(), key_pem: Sensitive::new(b"other") };
+    let usurped = Cluster { authority: other.clone(), ..now(&state) };
+    refused(&mut state, vec![put(usurped, Expect::Present)]);
+
+    let wish = rotating(&state, "second");
+    let expect = Expect::SpecAt(now(&state).meta.spec_revision);
+    done(&mut state, vec![put(wish.clone(), expect)]);
+    let usurped =
+        Cluster { authority: other, trust: Trust { generation: 2, rotation: None }, ..now(&state) };
+    refused(&mut state, vec![put(usurped, Expect::Present)]);
+
+    // Whoever writes another wish with what was read before touches no root …
+    let mut label = Cluster { spec: wish.spec.clone(), ..cluster() };
+    label.spec.labels.insert("a".into(), "b".into());
+    let expect = Expect::SpecAt(now(&state).meta.spec_revision);
+    done(&mut state, vec![put(label, expect)]);
+    assert_eq!(now(&state).trust, wish.trust);
+    // … and one for another root that was signed by a root of before is refused.
+    let late = rotating(&state, "third");
+    let switched = Cluster {
+        authority: now(&state).issuer().clone(),
+        trust: Trust { generation: 2, rotation: None },
+        ..now(&state)
+    };
+    done(&mut state, vec![put(switched, Expect::Present)]);
+    let expect = Expect::SpecAt(now(&state).meta.spec_revision);
+    let rejection = refused(&mut state, vec![put(late, expect)]);
+    assert!(rejection.to_string().contains("try again"), "{rejection}");
+    assert_eq!(now(&state).authority.root_pem, "second");
 }

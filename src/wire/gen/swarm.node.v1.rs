@@ -71,6 +71,9 @@ pub struct Hello {
     /// the latest status of every task in the ledger
     #[prost(message, repeated, tag = "4")]
     pub reports: ::prost::alloc::vec::Vec<TaskReport>,
+    /// digest of the roots that the node trusts; empty: not said
+    #[prost(bytes = "bytes", tag = "5")]
+    pub trust: ::prost::bytes::Bytes,
     /// newest of the replicated state that its program knows
     #[prost(uint32, tag = "6")]
     pub format: u32,
@@ -88,6 +91,9 @@ pub struct Report {
     /// when it changed; empty otherwise
     #[prost(bytes = "bytes", tag = "2")]
     pub description_json: ::prost::bytes::Bytes,
+    /// when it changed; empty otherwise
+    #[prost(bytes = "bytes", tag = "3")]
+    pub trust: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskReport {
@@ -98,7 +104,7 @@ pub struct TaskReport {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "manager_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<manager_message::Kind>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -117,6 +123,8 @@ pub mod manager_message {
         Role(super::RoleChange),
         #[prost(message, tag = "6")]
         Ack(super::ReportAck),
+        #[prost(message, tag = "7")]
+        Trust(super::Trust),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -136,6 +144,12 @@ pub struct Managers {
 pub struct RoleChange {
     #[prost(uint32, tag = "1")]
     pub role: u32,
+}
+/// The roots that the node should trust: a node that trusts others renews its certificate now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trust {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digest: ::prost::bytes::Bytes,
 }
 /// Reports of these tasks are committed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

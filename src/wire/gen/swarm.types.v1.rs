@@ -52,6 +52,21 @@ pub struct Cluster {
     /// empty: managers do not lock themselves
     #[prost(bytes = "bytes", tag = "16")]
     pub unlock_key: ::prost::bytes::Bytes,
+    /// counts the changes of the roots that nodes trust
+    #[prost(uint64, tag = "17")]
+    pub trust: u64,
+    #[prost(message, optional, tag = "18")]
+    pub root_rotation: ::core::option::Option<RootRotation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RootRotation {
+    #[prost(string, tag = "1")]
+    pub root_pem: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub root_key_pem: ::prost::bytes::Bytes,
+    /// the same name and key, signed by the root that is replaced
+    #[prost(string, tag = "3")]
+    pub cross_pem: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Node {
@@ -80,6 +95,9 @@ pub struct Node {
     /// 0 worker, 1 manager
     #[prost(uint32, tag = "11")]
     pub certified: u32,
+    /// of the cluster, as far as the node has confirmed it
+    #[prost(uint64, tag = "12")]
+    pub trust: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Manager {
@@ -356,7 +374,7 @@ pub struct Expect {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Change {
-    #[prost(oneof = "change::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "change::Kind", tags = "1, 2, 3, 4, 5, 20")]
     pub kind: ::core::option::Option<change::Kind>,
 }
 /// Nested message and enum types in `Change`.
@@ -373,6 +391,8 @@ pub mod change {
         ReportNode(super::ReportNode),
         #[prost(message, tag = "5")]
         JoinManager(super::JoinManager),
+        #[prost(message, tag = "20")]
+        ReportTrust(super::ReportTrust),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -413,6 +433,13 @@ pub struct JoinManager {
     pub node: ::prost::bytes::Bytes,
     #[prost(string, tag = "2")]
     pub addr: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportTrust {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub trust: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejection {

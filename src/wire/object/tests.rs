@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::assignment::{AssignmentDiff, Item, ItemKey, Peer};
-use crate::domain::cluster::{AddressPool, Authority, ClusterSpec};
+use crate::domain::cluster::{AddressPool, Authority, ClusterSpec, RootRotation, Trust};
 use crate::domain::endpoint::{Endpoint, EndpointSet};
 use crate::domain::network::Subnet;
 use crate::domain::node::{
@@ -170,9 +170,9 @@ fn node() -> impl Strategy<Value = Node> {
             silent,
         },
     );
-    let ids = (node_id(), meta(), role());
+    let ids = (node_id(), meta(), role(), any::<u64>());
     (ids, spec, option::of(description()), node_status(), option::of(manager)).prop_map(
-        |((id, meta, certified), spec, description, status, manager)| Node {
+        |((id, meta, certified, trust), spec, description, status, manager)| Node {
             id,
             meta,
             spec,
@@ -180,6 +180,7 @@ fn node() -> impl Strategy<Value = Node> {
             status,
             manager,
             certified,
+            trust,
         },
     )
 }
@@ -207,6 +208,16 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             autolock: crate::domain::Autolock {
                 generation: worker_token,
                 key: (prefix > 9).then(|| crate::domain::UnlockKey::new([prefix; 32])),
+            },
+            trust: Trust {
+                generation: manager_token,
+                rotation: (prefix % 2 == 0).then(|| RootRotation {
+                    next: Authority {
+                        root_pem: "next".to_owned(),
+                        key_pem: Sensitive::new(&[prefix; 7]),
+                    },
+                    cross_pem: "cross".to_owned(),
+                }),
             },
         }
     })

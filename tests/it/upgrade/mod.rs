@@ -109,6 +109,39 @@ fn what_a_release_does_not_know_it_loses() {
     let newer = [&known[..], &field_of_the_future[..]].concat();
     let read = types::Cluster::decode(&*newer).unwrap();
     assert_eq!(read.encode_to_vec(), known);
+/// Rotation of the root came with format 2: fields at the end of the cluster and of nodes, and a verb.
+#[test]
+fn a_root_on_its_way_is_written_and_read_as_ever() {
+    use swarm::domain::cluster::{Authority, Cluster, RootRotation, Trust};
+    let sample =
+        |wanted| samples::objects().into_iter().find(|(name, _)| *name == wanted).unwrap().1;
+    let Object::Cluster(cluster) = sample("cluster") else { panic!("not a cluster") };
+    let next = Authority {
+        root_pem: "NEXT".into(),
+        key_pem: swarm::domain::secret::Sensitive::new(b"KEY2"),
+    };
+    let rotation = Some(RootRotation { next, cross_pem: "CROSS".into() });
+    let cluster = Cluster { trust: Trust { generation: 3, rotation }, ..(*cluster).clone() };
+    let object = Object::Cluster(std::sync::Arc::new(cluster));
+    let bytes = encode_object(&object);
+    let rotation = [&[0x0a, 4][..], b"NEXT", &[0x12, 4], b"KEY2", &[0x1a, 5], b"CROSS"].concat();
+    let appended = [&[0x88, 0x01, 3, 0x92, 0x01, 19][..], &rotation].concat();
+    assert!(bytes.ends_with(&appended), "{bytes:02x?}");
+    assert_eq!(decode_object(&bytes), Ok::<Object, _>(object));
+
+    let Object::Node(node) = sample("node") else { panic!("not a node") };
+    let id = node.id;
+    let node = swarm::domain::Node { trust: 3, ..(*node).clone() };
+    let object = Object::Node(std::sync::Arc::new(node));
+    let bytes = encode_object(&object);
+    assert!(bytes.ends_with(&[0x60, 3]), "{bytes:02x?}");
+    assert_eq!(decode_object(&bytes), Ok::<Object, _>(object));
+
+    let report = Change::ReportTrust { node: id, trust: 3 };
+    let bytes = encode_change(&report);
+    let written = [&[0xa2, 0x01, 20, 0x0a, 16][..], &id.to_bytes(), &[0x10, 3]].concat();
+    assert_eq!(bytes, written);
+    assert_eq!(decode_change(&bytes), Ok(report));
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn cluster() -> Cluster {
         data_path_port: 4789,
         format: swarm::domain::Format::FIRST,
         autolock: swarm::domain::Autolock::default(),
+        trust: swarm::domain::cluster::Trust::default(),
     }
 }
 
@@ -97,6 +98,7 @@ fn node() -> Node {
             silent: false,
         }),
         certified: Role::Manager,
+        trust: 0,
     }
 }
 
