@@ -46,7 +46,7 @@ pub use network::Fabric;
 use crate::domain::node::{Description, Role};
 use crate::domain::timing::Timing;
 use crate::domain::{AssignmentSet, NodeId, TaskId, TaskState};
-use crate::env::{Env, Scope, files as disk};
+use crate::env::{Env, Scope};
 use crate::runtime::Runtime;
 use crate::transport::ManagerLink;
 use board::Board;
@@ -129,21 +129,15 @@ pub struct Handle {
 /// When the ledger or a directory cannot be made or read.
 pub async fn start(settings: Settings, deps: Deps, scope: &Scope) -> Result<Handle, Error> {
     let scope = scope.child("agent");
-    // Not so the run directory: the API's socket lies there, which a group may use. What is secret
-    // in it is in a private directory or file of its own.
-    let failed = |path: &PathBuf, error: std::io::Error| Error::Directory {
-        path: path.clone(),
-        reason: error.to_string(),
-    };
-    disk::private_dir(&settings.data_dir).map_err(|error| failed(&settings.data_dir, error))?;
-    std::fs::create_dir_all(&settings.run_dir).map_err(|error| failed(&settings.run_dir, error))?;
     let fail = |path: &PathBuf, error: std::io::Error| Error::Directory {
         path: path.clone(),
         reason: error.to_string(),
     };
     let (data, run) = (&settings.data_dir, &settings.run_dir);
     deps.env.device.private_dir(data).map_err(|error| fail(data, error))?;
-    disk::private_dir(run).map_err(|error| fail(run, error))?;
+    // Not so the run directory: the API's socket lies there, which a group may use. What is secret
+    // in it is in a private directory or file of its own.
+    std::fs::create_dir_all(run).map_err(|error| fail(run, error))?;
     let path = settings.data_dir.join(LEDGER);
     let key = settings.run_dir.join(LEDGER_KEY);
     let ledger = Ledger::open(settings.node, &path, &key, &deps.env)?;

@@ -13,6 +13,8 @@ use crate::raft;
 /// A manager's ways to the others, raft's own apart.
 #[derive(Clone)]
 pub struct Ways {
+    /// The times that all of them keep to.
+    pub timing: Timing,
     /// For leases.
     pub leases: Arc<dyn LeaseLink>,
     /// For output of tasks.
@@ -37,7 +39,7 @@ pub struct Duties {
 /// Starts them; they end with the scope.
 #[must_use]
 pub fn start(env: &Env, node: NodeId, raft: &raft::Handle, ways: Ways, scope: &Scope) -> Duties {
-    let (timing, store) = (Timing::DEFAULT, raft.store());
+    let (timing, store) = (ways.timing, raft.store());
     let table = LeaseTable::new(timing.lease);
     let leases = Leases::new(env.clone(), store.clone(), table.clone(), ways.leases);
     let settings = dispatcher::Settings { node, timing, dial: ways.dial };

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::duties::{self, Duties};
 use super::backups::Keeper;
+use super::duties::{self, Duties};
 use super::keyring::Keyring;
 use super::record::Record;
 use super::settings::BackupSchedule;
@@ -21,7 +21,7 @@ use crate::domain::timing::Timing;
 use crate::domain::{Autolock, RaftId};
 use crate::env::{Env, Scope, files};
 use crate::identity::SharedIdentity;
-use crate::leader::{Dial, GrpcLeases, LeaseRpc};
+use crate::leader::{Dial, GrpcLeases, LeaseRpc, LeaseTable};
 use crate::raft::{self, Store};
 use crate::state::{Change, State};
 use crate::transport::{self, Channels};
@@ -159,7 +159,8 @@ impl Manager {
         let store = raft.store();
         let locking = follow_lock(store.clone(), keyring, env.clone(), scope.clone());
         scope.spawn("unlock-key", locking);
-        let ways = duties::Ways { leases: Arc::new(GrpcLeases::new(Arc::clone(&dial))), dial };
+        let leases = Arc::new(GrpcLeases::new(Arc::clone(&dial)));
+        let ways = duties::Ways { timing, leases, dial };
         let Duties { dispatcher, leases } = duties::start(&env, record.node, &raft, ways, scope);
         if let Some(schedule) = parts.backup.clone() {
             let (env, store, scope) = (env.clone(), store.clone(), scope.clone());
@@ -167,16 +168,10 @@ impl Manager {
             let keeper = Keeper { schedule, node: record.node, env, store, scope, local };
             keeper.scope.clone().spawn("backups", keeper.run());
         }
-        let table = LeaseTable::new(timing.lease);
-        let leases = Leases::new(env.clone(), store.clone(), table.clone(), dial);
-        let settings = dispatcher::Settings { node: record.node, timing };
-        let dispatcher = dispatcher::start(settings, &env, &store, leases, scope);
-        leader::start(env.clone(), timing, raft.clone(), table.clone(), scope);
         let (raft_rpc, proposals) = raft.services();
         let routes = tonic::service::Routes::new(raft_rpc)
             .add_service(proposals)
-            .add_service(LeaseRpc::server(env.clone(), table.clone()))
-            .add_service(LeaseRpc::server(env.clone(), leases))
+            .add_service(LeaseRpc::server(env.clone(), leases.clone()))
             .add_service(dispatcher.server())
             .add_service(dispatcher.logs_server())
             .add_service(ca::Issuer::service(store.clone(), env.clone()))
@@ -194,7 +189,7 @@ impl Manager {
                 tracing::error!(%error, "the port between nodes is closed");
             }
         });
-        Ok(Self { raft, dispatcher, leases: table, scope: scope.clone() })
+        Ok(Self { raft, dispatcher, leases, scope: scope.clone() })
     }
 
     /// The replicated state.

@@ -77,11 +77,6 @@ impl Worker {
         Ok(Self { agent, overlay, scope })
     }
 
-    /// The agent.
-    pub(super) fn agent(&self) -> agent::Handle {
-        self.agent.clone()
-    }
-
     /// Follows the role that the managers want this node to have.
     pub(super) fn role(&self) -> watch::Receiver<Option<Role>> {
         self.agent.role()

@@ -29,12 +29,6 @@ pub enum Canary {
     UnknownIsRefused,
     /// A leader that is not fit to lead stays.
     UnfitLeaderStays,
-}
-
-impl Canary {
-    /// All that the simulation must find. `FloorIgnored` is found where directories are damaged
-    /// (`tests/power`).
-    pub const ALL: [Self; 9] = [
     /// An agent does not say which assignments it knows, and takes older ones.
     StaleAssignments,
     /// An agent acts on assignments that are not on its disk yet.
@@ -54,7 +48,8 @@ impl Canary {
 }
 
 impl Canary {
-    /// Those of the replicated store.
+    /// Those of the replicated store that seeds of the simulation must find. `FloorIgnored` is found where
+    /// directories are damaged (`tests/power`), `UnfitLeaderStays` where leaders are struck (`tests/sim/fitness`).
     pub const RAFT: [Self; 9] = [
         Self::AckBeforeBarrier,
         Self::VoteNotWritten,

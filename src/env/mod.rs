@@ -15,9 +15,9 @@ mod entropy;
 mod failpoints;
 mod faults;
 pub mod files;
+mod machine;
 mod meters;
 pub mod process;
-mod machine;
 mod scope;
 pub mod seal;
 pub mod segments;
@@ -27,11 +27,11 @@ pub use device::{Appending, Device, Slots, SystemDevice};
 pub use entropy::{Entropy, OsEntropy};
 pub use failpoints::{Failpoints, Point};
 pub use faults::{Canary, Faults};
+pub use machine::{Machine, SystemMachine};
 pub use meters::{
     Answered, Counter, Ended, EngineAct, Family, Gauge, Histogram, Label, Meters, Named, Page,
     Proposed, Turn, Wanted,
 };
-pub use machine::{Machine, SystemMachine};
 pub use scope::{Pace, Scope};
 
 use std::sync::Arc;
@@ -61,7 +61,6 @@ impl Env {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
             device: Arc::new(SystemDevice::default()),
-            device: Arc::new(SystemDevice),
             machine: Arc::new(SystemMachine),
             faults: Faults::NONE,
             meters: Arc::default(),

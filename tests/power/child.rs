@@ -58,7 +58,7 @@ async fn a_process() {
     let kind: LogKind = given(KIND).unwrap().parse().unwrap();
     let device = SystemDevice::new(kind);
     let canary = given(CANARY).map(|name| {
-        Canary::ALL
+        Canary::RAFT
             .into_iter()
             .chain([Canary::FloorIgnored])
             .find(|canary| format!("{canary:?}") == name)

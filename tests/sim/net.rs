@@ -13,13 +13,12 @@ use bytes::Bytes;
 use swarm::domain::NodeId;
 use swarm::env::Env;
 use swarm::raft::{Inbound, Peer, PeerError, PeerLink};
-use swarm::transport::LinkError;
 use swarm::wire::manager::{LeaseBatch, ProposeReply, ProposeRequest};
-use swarm::wire::node::{AgentMessage, ManagerMessage};
 use tokio::sync::oneshot;
 
 use crate::chance::Chance;
 use streams::Conn;
+pub(crate) use streams::{End, Packet};
 
 /// A connection whose other end is silent is given up after this, as in `transport`: the one for
 /// snapshots, and the others.
@@ -95,33 +94,6 @@ pub(crate) enum Message {
         conn: u64,
         end: End,
     },
-}
-
-/// An end of a session's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
-    Agent,
-    Manager,
-}
-
-impl End {
-    pub(crate) const fn other(self) -> Self {
-        match self {
-            Self::Agent => Self::Manager,
-            Self::Manager => Self::Agent,
-        }
-    }
-}
-
-/// What goes through a session's connection.
-#[derive(Clone, Debug)]
-pub(crate) enum Packet {
-    Said(AgentMessage),
-    Told(Result<ManagerMessage, LinkError>),
-    /// The other end was closed.
-    Closed,
-    /// The connection is dead.
-    Broken,
 }
 
 /// Whether a machine answers.

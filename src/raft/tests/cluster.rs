@@ -441,7 +441,7 @@ async fn a_member_alone_goes_on_with_all_that_it_had(kind: LogKind) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_takes_nothing_that_only_a_newer_release_can_read() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::on(LogKind::Sled);
     let [leader, follower, _] = cluster.three().await;
     put(&leader, 1).await.unwrap();
     let newer = Format(Format::NEWEST.0 + 1);

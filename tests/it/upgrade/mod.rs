@@ -109,6 +109,8 @@ fn what_a_release_does_not_know_it_loses() {
     let newer = [&known[..], &field_of_the_future[..]].concat();
     let read = types::Cluster::decode(&*newer).unwrap();
     assert_eq!(read.encode_to_vec(), known);
+}
+
 /// Rotation of the root came with format 2: fields at the end of the cluster and of nodes, and a verb.
 #[test]
 fn a_root_on_its_way_is_written_and_read_as_ever() {

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use swarm::agent::{self, Fabric};
 use swarm::daemon::duties::{self, Duties, Ways};
 use swarm::domain::timing::Timing;
-use swarm::domain::{AssignmentSet, NodeId, Position};
+use swarm::domain::{AssignmentSet, NodeId, Position, SpecPolicy};
 use swarm::env::{Env, Faults, Scope};
 use swarm::raft::{self, Compaction, Handle};
 use tokio::runtime::{Builder, RngSeed, Runtime};
@@ -162,6 +162,7 @@ impl Server {
             device: Arc::new(device.clone()),
             machine: Arc::new(SimMachine { host: self.host }),
             faults: self.faults,
+            meters: Arc::default(),
         }
     }
 
@@ -224,6 +225,7 @@ impl Server {
             addr: net::addr(self.host).ip(),
             managers: (0..self.managers).map(net::addr).collect(),
             timing: Timing::DEFAULT,
+            guard: agent::Guard::new(SpecPolicy::default(), &[], Path::new("")),
         };
         let slot = Arc::clone(&process.agent_started);
         let outer = scope.clone();
@@ -263,7 +265,8 @@ impl Server {
                 let started = started.map(|raft| {
                     let dial: swarm::leader::Dial =
                         Arc::new(|_| unreachable!("nobody asks for output"));
-                    let ways = Ways { leases: Arc::new(leases), dial };
+                    let timing = Timing::DEFAULT;
+                    let ways = Ways { timing, leases: Arc::new(leases), dial };
                     let duties = duties::start(&env, membership.node, &raft, ways, &outer);
                     Manager { raft, duties, env }
                 });

@@ -276,6 +276,7 @@ impl World {
             status: NodeStatus::default(),
             manager: None,
             certified: role,
+            trust: 0,
         };
         let object = Object::Node(Arc::new(node));
         let mut changes = vec![Change::Put { object, expect: Expect::Absent }];

@@ -197,6 +197,7 @@ impl World {
             status: NodeStatus::default(),
             manager: None,
             certified: Role::Worker,
+            trust: 0,
         };
         let changes = vec![
             Change::Delete { key: swarm::state::ObjectKey::Node(old), expect: Expect::Any },

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use swarm::api::{
     ControlError, Deps, InitRequest, JoinRequest, JoinTokens, Leave, Local, LocalState, LogError,
     LogItem, LogOptions, LogSource, NodeControl, Participation, RecoverRequest, Recovery,
-    RestoreRequest,
+    RestoreRequest, Vitals,
 };
+use swarm::domain::cluster::RootRotation;
 use swarm::domain::{Cluster, NodeId, base64};
 use swarm::env::{Env, Scope};
 use swarm::raft::Store;
@@ -60,6 +61,14 @@ fn not_here<T>() -> Result<T, ControlError> {
 impl NodeControl for Control {
     fn state(&self) -> LocalState {
         self.state.clone()
+    }
+
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
+
+    fn next_root(&self, _: &Cluster) -> Result<RootRotation, ControlError> {
+        not_here()
     }
 
     async fn init(&self, _: InitRequest) -> Result<NodeId, ControlError> {

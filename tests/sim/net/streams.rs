@@ -1,10 +1,40 @@
 //! The connections of sessions: what is said comes out in order and whole, or the connection dies.
 //! What gets lost is sent again, as TCP does, until an end gives up.
 
+use swarm::transport::LinkError;
+use swarm::wire::node::{AgentMessage, ManagerMessage};
+
 use super::*;
 
 /// From a loss to the next attempt.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// An end of a session's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    Agent,
+    Manager,
+}
+
+impl End {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Agent => Self::Manager,
+            Self::Manager => Self::Agent,
+        }
+    }
+}
+
+/// What goes through a session's connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    Said(AgentMessage),
+    Told(Result<ManagerMessage, LinkError>),
+    /// The other end was closed.
+    Closed,
+    /// The connection is dead.
+    Broken,
+}
 
 /// A connection between an agent and a manager.
 pub(super) struct Conn {

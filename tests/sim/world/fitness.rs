@@ -1,6 +1,7 @@
 //! A leader that is not fit, on purpose: does somebody else lead soon, and does the cluster mend?
 
 use super::*;
+use crate::timeline::Profile;
 
 /// What befalls the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,15 @@ pub(crate) fn strike_the_leader(
     woe: Woe,
     faults: Faults,
 ) -> Result<Option<Duration>, String> {
-    let plan = Plan { managers: 3, clients: 2, faults: Vec::new(), lasts: Duration::ZERO };
+    let plan = Plan {
+        profile: Profile::Raft,
+        managers: 3,
+        workers: 0,
+        prefix: 16,
+        clients: 2,
+        faults: Vec::new(),
+        lasts: Duration::ZERO,
+    };
     let mut world = World::new(seed, plan, faults);
     world.found();
     world.has_clients = true;
