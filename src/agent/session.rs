@@ -105,8 +105,9 @@ impl Connector {
         }
     }
 
-    /// The managers in the order to try: this node's own, then all others from a place that differs
-    /// from node to node and from round to round.
+    /// The managers in the order to try: from a place that differs from node to node and from round
+    /// to round, and this node's own at last. That one is the same process: when it dies, nobody is
+    /// left who saw the session close, and the host would count as silent.
     fn order(&self) -> Vec<SocketAddr> {
         let known = self.board.managers.borrow();
         let mut order: Vec<_> = known.iter().map(|(_, addr)| *addr).collect();
@@ -115,7 +116,7 @@ impl Connector {
             let start = usize::try_from(self.env.entropy.number() % count).unwrap_or_default();
             order.rotate_left(start);
         }
-        order.sort_by_key(|addr| addr.ip() != self.addr);
+        order.sort_by_key(|addr| addr.ip() == self.addr);
         order.dedup();
         order
     }

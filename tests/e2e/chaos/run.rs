@@ -16,9 +16,7 @@ use super::http::{Reply, ask};
 use super::timeline::{self, Fault, Kind, Shape};
 use crate::lab::{Lab, Life, socket};
 
-const SHAPE: Shape = Shape { hosts: 4, managers: 3, killed_from: 1 };
-/// Where no container may notice: see there.
-const GENTLE: Shape = Shape { killed_from: 4, ..SHAPE };
+const SHAPE: Shape = Shape { hosts: 4, managers: 3 };
 const CLIENTS: usize = 6;
 /// A run of this time must come to every kind.
 const COVERING: Duration = Duration::from_secs(110);
@@ -72,7 +70,7 @@ impl Run {
         let (half, mut dice) = (self.work.elapsed() + time / 2, Dice::new(self.seed, 1));
         let begin = self.work.elapsed();
         let gentle: Vec<_> = kinds.iter().copied().filter(|kind| kind.is_gentle()).collect();
-        let mut first = timeline::draw(&mut dice, GENTLE, (&[], &gentle), (begin, half));
+        let mut first = timeline::draw(&mut dice, SHAPE, (&[], &gentle), (begin, half));
         let struck = |kind: &Kind| first.iter().any(|fault| fault.kind == *kind);
         let due: Vec<_> = kinds.iter().copied().filter(|kind| !struck(kind)).collect();
         let span = (Duration::ZERO, time / 2);

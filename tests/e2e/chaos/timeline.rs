@@ -174,9 +174,6 @@ impl fmt::Display for Fault {
 pub(crate) struct Shape {
     pub(crate) hosts: usize,
     pub(crate) managers: usize,
-    /// The first one whose daemon may be killed. The agent of a manager has its session with itself:
-    /// when both die, nobody sees it close, and the host is silent (docs/TESTING.md).
-    pub(crate) killed_from: usize,
 }
 
 /// Draws faults from the begin of a span to its end, of some kinds, each about equally often; some
@@ -223,12 +220,7 @@ pub(crate) fn draw(
 fn one(dice: &mut Dice, shape: Shape, kind: Kind, at: Duration) -> Fault {
     let (least, most) = kind.lasts();
     let only_managers = matches!(kind, Kind::Partial | Kind::Full | Kind::KillAll);
-    let host = match kind {
-        Kind::Kill | Kind::Failpoint => {
-            shape.killed_from + dice.below(shape.hosts + 1 - shape.killed_from)
-        }
-        _ => 1 + dice.below(if only_managers { shape.managers } else { shape.hosts }),
-    };
+    let host = 1 + dice.below(if only_managers { shape.managers } else { shape.hosts });
     let others: Vec<_> = (1..=shape.managers).filter(|other| *other != host).collect();
     let amount = match kind {
         Kind::Loss => dice.pick(&[5, 15, 30]),
@@ -323,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_faults_and_every_kind() {
-        let shape = Shape { hosts: 4, managers: 3, killed_from: 1 };
+        let shape = Shape { hosts: 4, managers: 3 };
         let span = (Duration::ZERO, Duration::from_secs(300));
         let draw = |seed| draw(&mut Dice::new(seed, 0), shape, (&[], &Kind::ALL), span);
         let text = |faults: &[Fault]| faults.iter().map(|it| format!("{it}\n")).collect::<String>();
