@@ -223,14 +223,20 @@ pub(super) fn check_spec(cluster: &Cluster, spec: &ClusterSpec) -> Result<(), Er
     spec.validate().map_err(|error| Error::rpc(Code::InvalidArgument, error.reason))
 }
 
+/// Whether all managers know how to rotate the root.
+pub(super) fn may_rotate(cluster: &Cluster) -> Result<(), Error> {
+    if cluster.format.has(Format::ROTATION) {
+        return Ok(());
+    }
+    Err(Error::rpc(
+        Code::FailedPrecondition,
+        "the root certificate cannot be rotated yet: every manager must run a release that knows how first; upgrade the others (`swarm node ls`), or demote them",
+    ))
+}
+
 /// Another root is to come; one that is on its way already is replaced.
 fn another_root(ctx: &Ctx, cluster: &Cluster) -> Result<Trust, Error> {
-    if !cluster.format.has(Format::ROTATION) {
-        return Err(Error::rpc(
-            Code::FailedPrecondition,
-            "the root certificate cannot be rotated yet: every manager must run a release that knows how first; upgrade the others (`swarm node ls`), or demote them",
-        ));
-    }
+    may_rotate(cluster)?;
     let rotation = Some(ctx.deps.control.next_root(cluster)?);
     Ok(Trust { generation: cluster.trust.generation + 1, rotation })
 }

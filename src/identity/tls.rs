@@ -123,7 +123,11 @@ impl Identity {
         let Some((leaf, rest)) = chain.split_first() else { return false };
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_nanos(now.0));
         let verified = self.verifier.verify_client_cert(leaf, rest, now);
-        !matches!(verified, Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+        match verified {
+            Ok(_) => true,
+            Err(Error::InvalidCertificate(wrong)) => is_about_time(&wrong),
+            Err(_) => false,
+        }
     }
 }
 
@@ -200,6 +204,18 @@ pub fn unverified(clock: &Arc<dyn Clock>) -> Result<Pin, IdentityError> {
     Ok(Pin { client: finished(client) })
 }
 
+/// Whether a certificate is right but for the time. (All roots of a cluster have one name, so what
+/// another one signed has a wrong signature rather than an unknown issuer.)
+const fn is_about_time(wrong: &CertificateError) -> bool {
+    matches!(
+        wrong,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+    )
+}
+
 /// What a failed handshake means, for people.
 #[must_use]
 pub fn explain(error: &std::io::Error) -> String {
@@ -220,6 +236,11 @@ pub fn explain(error: &std::io::Error) -> String {
         }
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the other side is a member of another swarm".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "the other side's certificate is of another root certificate than this node trusts: one \
+             of the two missed a rotation of the root"
+                .to_owned()
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

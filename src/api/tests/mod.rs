@@ -157,10 +157,10 @@ impl NodeControl for Control {
         }
     }
 
-    fn next_root(&self, _: &Cluster) -> Result<RootRotation, ControlError> {
+    fn next_root(&self, cluster: &Cluster) -> Result<RootRotation, ControlError> {
         let root_pem = include_str!("next-root.pem").to_owned();
         let next = Authority { root_pem, key_pem: Sensitive::new(b"next key") };
-        Ok(RootRotation { next, cross_pem: "cross".to_owned() })
+        Ok(RootRotation { next, cross_pem: format!("cross {}", cluster.trust.generation) })
     }
 
     async fn follow_lock(&self) -> Result<(), ControlError> {

@@ -75,7 +75,6 @@ async fn the_spec_is_changed_and_tokens_are_rotated() {
         assert_eq!(answer.status.as_u16(), status, "{pointer}");
         assert!(answer.message().contains(text), "{}", answer.message());
     };
-    refuse("/CAConfig/ForceRotate", json!(1), 400, "every manager must run a release").await;
     refuse("/CAConfig/SigningCACert", json!("x"), 400, "of one's own").await;
     refuse("/CAConfig/NodeCertExpiry", json!(1), 400, "1h0m0s").await;
     refuse("/Name", json!("mine"), 400, "must be named").await;
@@ -91,11 +90,9 @@ async fn the_root_is_rotated_and_says_how_far() {
         store.propose(None, vec![change], Duration::from_secs(5)).await.unwrap();
     };
     let cluster = || (**store.view().cluster.as_ref().unwrap()).clone();
-    put(Object::Cluster(Arc::new(Cluster {
-        format: crate::domain::Format::ROTATION,
-        ..cluster()
-    })))
-    .await;
+    let old = Cluster { format: crate::domain::Format::FIRST, ..cluster() };
+    let refused = super::super::swarm::may_rotate(&old).unwrap_err().to_string();
+    assert!(refused.contains("every manager must run a release"), "{refused}");
     let before = bench.get("/swarm").await.json();
     assert_eq!(before["RootRotationInProgress"], false);
     assert!(before.get("DesiredRootDigest").is_none());
