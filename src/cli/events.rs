@@ -75,10 +75,12 @@ impl Events {
         };
         let mut stream = shell.client.stream(&route).await?;
         let mut pending = Vec::new();
+        // One for the whole time: a signal between two of them would reach nobody.
+        let mut interrupted = std::pin::pin!(os::interrupted());
         loop {
             let bytes = tokio::select! {
                 biased;
-                () = os::interrupted() => return Ok(()),
+                () = &mut interrupted => return Ok(()),
                 bytes = stream.next() => bytes?,
             };
             let Some(bytes) = bytes else { return Ok(()) };

@@ -34,7 +34,7 @@ fn the_root_is_rotated_under_running_containers_and_a_node_that_was_down_follows
         .exec(1, &["timeout", "--signal=INT", "3", env!("CARGO_BIN_EXE_swarm"), "ca", "--rotate"]);
     // This was a second rotation midway: it replaces what the first one rotated to.
     assert!(waits.out.contains("rotated TLS certificates: "), "{waits:?}");
-    assert!(waits.out.contains("waiting for: ") && waits.out.contains("h3"), "{waits:?}");
+    assert!(waits.out.contains("waiting for: ") && waits.out.contains("host-3"), "{waits:?}");
     lab.until("those that are there have followed", || tls(&lab, 1, "Ready") == 2);
     assert_eq!(lab.swarm(1, &["join-token", "--quiet", "worker"]), old_token, "until the switch");
 

@@ -77,16 +77,23 @@ pub(super) async fn after(
     }
     let mut display = Display::new(if flags.quiet { None } else { Some(shell.out.screen()) });
     let mut follower = Follower { wish, rolled_back: None, converged: None };
+    // One for the whole time: a signal between two of them would reach nobody.
+    let mut interrupted = std::pin::pin!(os::interrupted());
+    let mut pause = Duration::ZERO;
     loop {
+        let next = async {
+            os::sleep(pause).await;
+            look(shell, id).await
+        };
         let step = tokio::select! {
             biased;
-            () = os::interrupted() => {
+            () = &mut interrupted => {
                 display.finish(&mut shell.out)?;
                 shell.out.note("Operation continuing in background.")?;
                 let hint = format!("Use `swarm service ps {id}` to check progress.");
                 return Ok(shell.out.note(hint)?);
             }
-            step = look(shell, id) => step?,
+            step = next => step?,
         };
         let done = follower.step(&step)?;
         display.draw(&mut shell.out, &follower.lines(&step))?;
@@ -94,7 +101,7 @@ pub(super) async fn after(
             display.finish(&mut shell.out)?;
             return outcome.into_result(&step.service);
         }
-        os::sleep(PAUSE).await;
+        pause = PAUSE;
     }
 }
 

@@ -82,10 +82,12 @@ impl Logs {
             known: BTreeMap::new(),
         };
         let mut frames = Frames::default();
+        // One for the whole time: a signal between two of them would reach nobody.
+        let mut interrupted = std::pin::pin!(os::interrupted());
         loop {
             let bytes = tokio::select! {
                 biased;
-                () = os::interrupted() => return Ok(()),
+                () = &mut interrupted => return Ok(()),
                 bytes = Stream::next(&mut stream) => bytes?,
             };
             let Some(bytes) = bytes else { return frames.end() };

@@ -17,6 +17,8 @@ use crate::domain::Nanos;
 
 /// Between two looks, as Docker's client.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Looks in a row that may fail.
+const FAILURES_MAX: u32 = 20;
 /// Most nodes that are named while they are waited for.
 const NAMED_MOST: usize = 5;
 /// Characters of a bar.
@@ -102,25 +104,36 @@ async fn show(shell: &mut Shell) -> anyhow::Result<()> {
 /// Shows how far the rotation is until it is done; `false` if the user does not want to wait.
 async fn follow(shell: &mut Shell, screen: Option<Screen>) -> anyhow::Result<bool> {
     let mut display = Display { screen, drawn: 0, printed: BTreeMap::new() };
+    let mut failures = 0;
+    // One for the whole time: a signal between two of them would reach nobody.
+    let mut interrupted = std::pin::pin!(os::interrupted());
     loop {
         let picture = tokio::select! {
             biased;
-            () = os::interrupted() => {
+            () = &mut interrupted => {
                 shell.out.note("Operation continuing in background.")?;
                 shell.out.note("Use `swarm node ls` to see which nodes it waits for.")?;
                 return Ok(false);
             }
-            picture = look(shell) => picture?,
+            picture = look_again(shell) => picture,
         };
-        display.draw(&mut shell.out, &picture)?;
-        if picture.is_done() {
-            return Ok(true);
+        match picture {
+            Ok(picture) => {
+                failures = 0;
+                display.draw(&mut shell.out, &picture)?;
+                if picture.is_done() {
+                    return Ok(true);
+                }
+            }
+            // A leader may be lost meanwhile; the rotation goes on, and so does this.
+            Err(error) if failures >= FAILURES_MAX => return Err(error),
+            Err(_) => failures += 1,
         }
-        os::sleep(PAUSE).await;
     }
 }
 
-async fn look(shell: &Shell) -> anyhow::Result<Picture> {
+async fn look_again(shell: &Shell) -> anyhow::Result<Picture> {
+    os::sleep(PAUSE).await;
     let cluster: reply::Cluster = shell.client.get(&Route::new(["swarm"])).await?;
     let nodes: Vec<reply::Node> = shell.client.get(&Route::new(["nodes"])).await?;
     Ok(Picture::of(&cluster, &nodes))
