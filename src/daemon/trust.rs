@@ -23,7 +23,7 @@ use crate::raft::Store;
 use crate::transport::RenewalRequest;
 
 /// The clock on the wall may be set; how long to sleep without looking at it.
-const NAP: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_secs(5);
 /// Between two looks for a state to sign from, once the certificate has run out.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -74,11 +74,15 @@ impl Node {
             let mut identity = expiry.identity.watch();
             loop {
                 let current = identity.borrow_and_update().clone();
-                let left = current.certificate.not_after.since(expiry.env.clock.now());
-                let (pause, words) = match left.is_zero() {
+                let now = expiry.env.clock.now();
+                let left = current.certificate.not_after.since(now);
+                // One that a manager signed itself by a clock that ran ahead is of the future.
+                let is_early = current.certificate.not_before > now;
+                let (pause, words) = match left.is_zero() || is_early {
                     false => (left.min(NAP), String::new()),
                     true => (RETRY, expiry.help(&scope).await),
                 };
+                let words = if is_early { String::new() } else { words };
                 local.send_if_modified(|local| {
                     let before = std::mem::take(&mut local.expired);
                     local.expired = words;
@@ -118,7 +122,7 @@ impl Expiry {
             Ok(()) => {
                 tracing::warn!(
                     expired = %current.certificate.not_after,
-                    "the certificate had expired; as a manager, this node signed itself another"
+                    "the certificate was not valid at this time; as a manager, this node signed itself another"
                 );
                 String::new()
             }
