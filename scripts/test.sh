@@ -20,9 +20,8 @@ if want unit; then
     test_runner
 fi
 if want sim; then
-    stage "simulation: 100 seeds of managers, 30 of clusters, determinism, canaries"
+    stage "simulation: 100 seeds of managers, determinism, canaries"
     ./scripts/sim.sh --seeds 100
-    ./scripts/sim.sh --profile cluster --seeds 30
     cargo test --locked --quiet --test sim -- --skip any_seed_keeps --skip a_big_cluster --nocapture
 fi
 if want power; then
