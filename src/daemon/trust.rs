@@ -111,8 +111,12 @@ impl Expiry {
     async fn help(&self, scope: &Scope) -> String {
         let current = self.identity.current();
         let words = IdentityError::Expired(current.certificate.not_after).to_string();
-        let view = self.store.borrow().as_ref().map(Store::view);
-        let Some(view) = view else { return words };
+        let Some(store) = self.store.borrow().clone() else { return words };
+        // Where there is a leader, it is this machine's clock that is wrong, or a renewal is on its way.
+        if store.leadership().borrow().leader.is_some() {
+            return words;
+        }
+        let view = store.view();
         let Some(cluster) = view.cluster.clone() else { return words };
         let is_manager = view.node(self.node).is_some_and(|node| node.certified == Role::Manager);
         if !is_manager || !may_sign(&cluster, &current) {
@@ -167,6 +171,7 @@ mod tests {
     use crate::domain::{ClusterId, Timestamp};
     use crate::env::{Clock, Instant};
     use crate::identity::authority;
+    use crate::raft::Leadership;
     use crate::state::fixtures::{cluster, node};
     use crate::state::{Change, Expect, Object};
     use std::pin::Pin;
@@ -257,7 +262,11 @@ mod tests {
         assert!(words.contains("expired at") && words.contains("swarm leave --force"), "{words}");
         assert_eq!(worker.dir.load().unwrap(), None, "nothing was written");
 
-        let store = Store::in_memory(env.clone());
+        let led = expiry(watch::channel(Some(Store::in_memory(env.clone()))).1);
+        assert!(!led.help(&scope).await.is_empty(), "with a leader, the clock is wrong");
+        assert_eq!(led.dir.load().unwrap(), None, "nothing was written");
+
+        let store = Store::in_memory_led(env.clone(), Leadership::default());
         let manager = expiry(watch::channel(Some(store.clone())).1);
         assert!(!manager.help(&scope).await.is_empty(), "there is no state to sign from yet");
         let node = Node { id: who.node, certified: Role::Manager, ..node(1) };
