@@ -34,6 +34,12 @@ use observations::Observations;
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long an effect on the Raft group may take before the pass goes on without it.
 const EFFECT_DEADLINE: Duration = Duration::from_secs(10);
+/// After a tenure that ended although nobody else leads yet: a leader that hands leadership over
+/// takes no entries any more while it still is the leader, and must not run in circles meanwhile.
+const DEPOSED_PAUSE: Duration = Duration::from_millis(50);
+/// Plans in a row that users' and agents' changes may overtake before the next one waits a moment.
+const REFUSALS_IN_A_ROW: u32 = 8;
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 /// An idle leader looks at everything this often, so that a missed hint costs delay, never a stop.
 const FULL_PASS_PERIOD: Duration = Duration::from_secs(30);
 
@@ -79,6 +85,7 @@ impl Leader {
             if ended == Ended::Stopped {
                 return;
             }
+            self.env.clock.timeout(DEPOSED_PAUSE, leadership.changed()).await.ok();
         }
     }
 
@@ -92,6 +99,7 @@ impl Leader {
         let mut timers = Timers::default();
         let mut dirty = Dirty::All;
         let mut full_pass_due = started.after(FULL_PASS_PERIOD);
+        let mut refusals = 0;
         loop {
             let leads = |now: &Leadership| now.is_self && now.term == term;
             if !leads(&leadership.borrow_and_update()) {
@@ -103,6 +111,10 @@ impl Leader {
             match carried {
                 Carried::Refused => self.raft.plan_refused(),
                 Carried::Out | Carried::LookAgain | Carried::Deposed => self.raft.plan_taken(),
+            }
+            refusals = if carried == Carried::Refused { refusals + 1 } else { 0 };
+            if refusals > REFUSALS_IN_A_ROW {
+                self.env.clock.sleep(REFUSED_PAUSE).await;
             }
             dirty = match carried {
                 Carried::Out => Dirty::none(),

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,12 +24,30 @@ const EPOCH: u64 = 1_767_225_600_000_000_000;
 /// How a member's log is cut, so that snapshots are made and sent in a run of a minute.
 const COMPACTION: Compaction = Compaction { entries: 60, kept: 20, bytes: 200 << 10 };
 
+/// Looks at the clock while time stands still, from which on somebody must be running in circles: time
+/// only goes on when everybody waits.
+const CIRCLES: u64 = 500_000;
+
 #[derive(Debug)]
 pub(crate) struct SimClock {
     /// Simulated time when the process started.
-    pub(crate) started_at: Duration,
-    pub(crate) started: tokio::time::Instant,
-    pub(crate) skew_millis: Arc<AtomicI64>,
+    started_at: Duration,
+    started: tokio::time::Instant,
+    skew_millis: Arc<AtomicI64>,
+    /// The last look in nanoseconds, and looks since then that saw no other time.
+    last: AtomicU64,
+    looks: AtomicU64,
+}
+
+impl SimClock {
+    pub(crate) fn new(
+        started_at: Duration,
+        started: tokio::time::Instant,
+        skew_millis: &Arc<AtomicI64>,
+    ) -> Self {
+        let skew_millis = Arc::clone(skew_millis);
+        Self { started_at, started, skew_millis, last: AtomicU64::new(0), looks: AtomicU64::new(0) }
+    }
 }
 
 impl Clock for SimClock {
@@ -41,7 +59,14 @@ impl Clock for SimClock {
     }
 
     fn instant(&self) -> Instant {
-        Instant(self.started_at + self.started.elapsed())
+        let now = self.started_at + self.started.elapsed();
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        if self.last.swap(nanos, Ordering::Relaxed) != nanos {
+            self.looks.store(0, Ordering::Relaxed);
+        }
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks != CIRCLES, "somebody runs in circles: time stands still at {now:?}");
+        Instant(now)
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -169,9 +194,8 @@ impl Server {
             .build()
             .unwrap();
         let started = executor.block_on(async { tokio::time::Instant::now() });
-        let skew_millis = Arc::clone(&self.skew_millis);
         let env = Env {
-            clock: Arc::new(SimClock { started_at: now, started, skew_millis }),
+            clock: Arc::new(SimClock::new(now, started, &self.skew_millis)),
             entropy: Arc::new(SeededEntropy::new(self.chance.fork(2))),
             device: Arc::new(self.device.clone()),
             machine: Arc::new(SimMachine { host: self.host }),

@@ -155,9 +155,8 @@ impl Server {
     }
 
     fn env(&mut self, now: Duration, started: tokio::time::Instant, device: &SimDevice) -> Env {
-        let skew_millis = Arc::clone(&self.skew_millis);
         Env {
-            clock: Arc::new(SimClock { started_at: now, started, skew_millis }),
+            clock: Arc::new(SimClock::new(now, started, &self.skew_millis)),
             entropy: Arc::new(SeededEntropy::new(self.chance.fork(2))),
             device: Arc::new(device.clone()),
             machine: Arc::new(SimMachine { host: self.host }),
