@@ -76,11 +76,13 @@ impl Connector {
     /// Keeps a session open for ever.
     pub(super) async fn run(self) {
         let mut wait = BACK_OFF_MIN;
+        let mut lost = None;
         loop {
             let mut removed = false;
-            for addr in self.order() {
+            for addr in self.order(lost) {
                 let begun = self.env.clock.instant();
                 let ended = self.session(addr).await;
+                lost = Some(addr);
                 if self.board.connected.send_replace(None).is_some() {
                     self.env.meters.agent_sessions_lost.up();
                 }
@@ -105,20 +107,9 @@ impl Connector {
         }
     }
 
-    /// The managers in the order to try: from a place that differs from node to node and from round
-    /// to round, and this node's own at last. That one is the same process: when it dies, nobody is
-    /// left who saw the session close, and the host would count as silent.
-    fn order(&self) -> Vec<SocketAddr> {
-        let known = self.board.managers.borrow();
-        let mut order: Vec<_> = known.iter().map(|(_, addr)| *addr).collect();
-        drop(known);
-        if let Ok(count @ 1..) = u64::try_from(order.len()) {
-            let start = usize::try_from(self.env.entropy.number() % count).unwrap_or_default();
-            order.rotate_left(start);
-        }
-        order.sort_by_key(|addr| addr.ip() == self.addr);
-        order.dedup();
-        order
+    fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
+        let known = self.board.managers.borrow().iter().map(|(_, addr)| *addr).collect();
+        order(known, self.env.entropy.number(), self.addr, lost)
     }
 
     async fn session(&self, addr: SocketAddr) -> Ended {
@@ -372,6 +363,24 @@ impl Session<'_> {
     }
 }
 
+/// The managers in the order to try: from a place that differs from node to node and from round to
+/// round. This node's own comes late: it is the same process, and when it dies, nobody is left who saw
+/// the session close, so the host would count as silent. Last comes the one that was `lost`: if its
+/// host is gone, finding that out again takes what is left of the lease.
+fn order(
+    mut known: Vec<SocketAddr>,
+    chance: u64,
+    me: IpAddr,
+    lost: Option<SocketAddr>,
+) -> Vec<SocketAddr> {
+    if let Ok(count @ 1..) = u64::try_from(known.len()) {
+        known.rotate_left(usize::try_from(chance % count).unwrap_or_default());
+    }
+    known.sort_by_key(|addr| (Some(*addr) == lost, addr.ip() == me));
+    known.dedup();
+    known
+}
+
 fn digest_bytes(digest: Option<[u8; 32]>) -> Bytes {
     digest.map(|digest| Bytes::copy_from_slice(&digest)).unwrap_or_default()
 }
@@ -380,4 +389,22 @@ fn json(description: &Description) -> Result<Bytes, Ended> {
     serde_json::to_vec(description)
         .map(Bytes::from)
         .map_err(|error| Ended::Garbled(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_manager_is_tried_last_and_the_own_one_late() {
+        let known = || (1..=4).map(|n| SocketAddr::from(([10, 0, 0, n], 2377))).collect::<Vec<_>>();
+        let [first, second, ..] = known()[..] else { unreachable!("there are four") };
+        for chance in 0..8 {
+            let order = order(known(), chance, first.ip(), Some(second));
+            assert_eq!(order.len(), 4);
+            assert_eq!(order[2..], [first, second], "from {chance}");
+        }
+        assert!((0..8).any(|chance| order(known(), chance, first.ip(), None)[0] == second));
+        assert_eq!(order(known(), 7, first.ip(), Some(first)).last(), Some(&first));
+    }
 }
