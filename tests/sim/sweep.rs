@@ -154,7 +154,9 @@ pub(crate) fn run(request: &Request) {
                     }
                     let mut plan = plan(request.profile, seed);
                     keep(&mut plan, request.only.as_deref());
-                    add(&mut total.lock().unwrap(), seed, run_plan(seed, plan, request.faults));
+                    // Not within the call below: the lock would be held for the whole run.
+                    let outcome = run_plan(seed, plan, request.faults);
+                    add(&mut total.lock().unwrap(), seed, outcome);
                 }
             });
         }
