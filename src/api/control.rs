@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +76,10 @@ pub struct LocalState {
 pub struct Backups {
     /// Where they are written.
     pub directory: PathBuf,
+    /// From one to the next.
+    pub every: Duration,
+    /// When this daemon began to keep the schedule.
+    pub since: Timestamp,
     /// When the last one was written and verified.
     pub last: Option<Timestamp>,
     /// When the last attempt failed, and why; `None` if it did not.

@@ -24,6 +24,7 @@ use crate::domain::{NodeId, Timestamp};
 use crate::env::{Env, Scope, files};
 use crate::raft::{Store, archive};
 use crate::state::View;
+pub(super) use plan::overdue;
 use plan::{Next, Slots};
 
 /// How long the state may be waited for.
@@ -51,8 +52,10 @@ impl Keeper {
         let slots = Slots::new(*every, self.node);
         let mut last = newest(directory, self.node);
         let mut failures: u32 = 0;
+        let (every, since) = (*every, self.env.clock.now());
         self.tell(|it| {
-            *it = Backups { directory: directory.clone(), last, ..Backups::default() };
+            *it =
+                Backups { directory: directory.clone(), every, since, last, ..Backups::default() };
         });
         loop {
             if self.store.view().cluster.is_none() {

@@ -108,8 +108,9 @@ impl Node {
             self.inner.store.send_replace(None);
             self.inner.dispatcher.send_replace(None);
             self.inner.parts.send_modify(|parts| (parts.raft, parts.leases) = (None, None));
-            self.inner.local.send_modify(|local| local.backups = None);
             manager.stop().await;
+            // When nobody writes backups any more: what is told of them grows old.
+            self.inner.local.send_modify(|local| local.backups = None);
         }
     }
 

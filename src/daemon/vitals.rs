@@ -1,6 +1,7 @@
 //! What this node knows of itself, gathered from its parts when somebody asks. Nothing is asked of
 //! the network, the disk or the engine: it must answer while those do not.
 
+use super::backups::overdue;
 use super::node::Node;
 use crate::agent;
 use crate::api::Vitals;
@@ -26,7 +27,7 @@ impl Node {
         let state = self.inner.local.borrow().clone();
         let raft = parts.raft.as_ref().map(raft::Handle::vitals);
         let leadership = parts.raft.as_ref().map(|raft| *raft.store().leadership().borrow());
-        let now = self.inner.env.clock.instant();
+        let (now, wall) = (self.inner.env.clock.instant(), self.inner.env.clock.now());
         let room = raft.as_ref().map(|it| Room { free: it.free, lack: it.lack.clone() });
         let ailments = raft.iter().flat_map(|it| &it.ailments).map(|it| it.as_str().to_owned());
         let certificate = parts.identity.as_ref().map(|identity| {
@@ -46,8 +47,7 @@ impl Node {
                 && leadership.is_some_and(|now| now.is_self),
             certificate,
             contested: parts.leases.map(|it| it.contested(now)).unwrap_or_default(),
-            backup_overdue: None,
-            rotation_stuck: None,
+            backup_overdue: state.backups.as_ref().and_then(|it| overdue(it, wall)),
             name: state.hostname,
             error: state.error,
         };

@@ -52,6 +52,13 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
+    /// To the second, for people.
+    #[must_use]
+    pub fn brief(self) -> String {
+        let text = self.to_string();
+        format!("{}Z", text.split('.').next().unwrap_or_default())
+    }
+
     /// The time that passed since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
@@ -124,6 +131,7 @@ mod tests {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000000000Z");
         let leap_day = Timestamp(1_709_210_096_789_000_001);
         assert_eq!(leap_day.to_string(), "2024-02-29T12:34:56.789000001Z");
+        assert_eq!(leap_day.brief(), "2024-02-29T12:34:56Z");
         let new_year = Timestamp(1_798_761_599_000_000_000);
         assert_eq!(new_year.to_string(), "2026-12-31T23:59:59.000000000Z");
     }

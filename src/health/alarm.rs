@@ -1,11 +1,16 @@
 //! Alarms: a closed set of conditions, each with a text that says what to do.
 
+use std::sync::Arc;
+
 use super::facts::{Facts, Local, Part, name_of};
 use crate::domain::node::{Membership, Node, Reachability, Role};
 use crate::state::State;
 
 /// Free bytes below which somebody should make room before it is urgent; writes stop at 64 MiB.
 const ROOM_LOW: u64 = 512 << 20;
+
+/// Nodes that an alarm names; the others are counted.
+const NAMED_MAX: usize = 5;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,10 +92,10 @@ names! {
     DiskLow = "disk-low", Warning, 0;
     /// The clock of this machine was set.
     ClockStepped = "clock-stepped", Warning, 0;
-    /// A scheduled backup was not made.
-    BackupOverdue = "backup-overdue", Warning, 0;
-    /// A rotation of the root certificate waits for nodes.
-    RotationStuck = "rotation-stuck", Warning, 0;
+    /// Scheduled backups are not made; after a long night the first one takes a moment.
+    BackupOverdue = "backup-overdue", Warning, 60;
+    /// A rotation of the root certificate waits for nodes, which takes seconds where all are there.
+    RotationStuck = "rotation-stuck", Warning, 600;
 }
 
 /// Something that somebody must know.
@@ -111,6 +116,7 @@ pub fn alarms(facts: &Facts<'_>) -> Vec<Alarm> {
     if let Some(state) = facts.state {
         state.nodes.values().for_each(|node| found.extend(of_a_node(node)));
         found.extend(even_managers(state));
+        found.extend(rotation(state));
         for id in &facts.local.contested {
             let name = state.node(*id).map_or_else(|| id.to_string(), |node| name_of(node));
             let text = format!(
@@ -175,12 +181,8 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
         alarm(Name::CertificateExpiring, text);
     }
     of_disk(local, &mut alarm);
-    for (name, text) in
-        [(Name::BackupOverdue, &local.backup_overdue), (Name::RotationStuck, &local.rotation_stuck)]
-    {
-        if let Some(text) = text {
-            alarm(name, text.clone());
-        }
+    if let Some(text) = &local.backup_overdue {
+        alarm(Name::BackupOverdue, text.clone());
     }
     found
 }
@@ -266,4 +268,30 @@ fn even_managers(state: &State) -> Option<Alarm> {
             wanted - 1
         ),
     })
+}
+
+/// Nodes that have yet to trust the root certificate that is to come hold its switch up.
+fn rotation(state: &State) -> Option<Alarm> {
+    let trust = &state.cluster.as_ref()?.trust;
+    trust.rotation.as_ref()?;
+    let waits: Vec<&Node> =
+        state.nodes.values().map(Arc::as_ref).filter(|it| it.trust < trust.generation).collect();
+    let first = waits.first()?;
+    let name = |node: &&Node| match node.status.reachability {
+        Reachability::Reachable => format!("{} (ready)", name_of(node)),
+        Reachability::Unreachable | Reachability::Unknown => format!("{} (down)", name_of(node)),
+    };
+    let mut names: Vec<String> = waits.iter().take(NAMED_MAX).map(name).collect();
+    if let Some(more) = waits.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    let text = format!(
+        "the root certificate is not switched before these nodes trust the next one: {}; bring \
+         back those that are down; on those that are ready `certificate not renewed` in the \
+         daemon's log says why, or the release is too old; is one gone for good: `swarm node rm \
+         --force {}` (a manager: `swarm node demote` first)",
+        names.join(", "),
+        first.id
+    );
+    Some(Alarm { name: Name::RotationStuck, subject: String::new(), text })
 }

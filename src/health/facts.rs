@@ -91,8 +91,6 @@ pub struct Local {
     pub contested: BTreeSet<NodeId>,
     /// A backup that should have been made, in words; where backups are scheduled.
     pub backup_overdue: Option<String>,
-    /// A rotation of the root that does not come to its end, in words.
-    pub rotation_stuck: Option<String>,
 }
 
 /// A node as people call it.

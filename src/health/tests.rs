@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::domain::cluster::{Authority, RootRotation, Trust};
 use crate::domain::node::{ManagerStatus, Membership, Reachability, Role};
-use crate::domain::{Node, RaftId, TaskState, Timestamp};
+use crate::domain::secret::Sensitive;
+use crate::domain::{Cluster, Node, RaftId, TaskState, Timestamp};
 use crate::state::fixtures::{commit, node, node_id, placed, put, small, task};
 use crate::state::{Expect, State};
 
@@ -94,7 +96,6 @@ fn every_fact_of_this_node_has_its_alarm() {
     one("disk-full", &|it| it.room = Some(Room { free: 1, lack: Some("no room".into()) }));
     one("disk-low", &|it| it.room = Some(Room { free: 500 << 20, lack: None }));
     one("backup-overdue", &|it| it.backup_overdue = Some("none since Monday".into()));
-    one("rotation-stuck", &|it| it.rotation_stuck = Some("2 nodes are missing".into()));
     assert_eq!(of(&|it| it.certificate = Some(Validity { from: at(0), until: at(126) })), []);
     assert_eq!(of(&|it| *it = Local::default()), [], "in no swarm");
     assert_eq!(
@@ -132,6 +133,44 @@ fn what_the_state_says_of_nodes_is_raised_once() {
     let local = Local { contested: [node_id(2)].into(), ..well() };
     let state = managers();
     assert_eq!(found(&local, Some(&state)), [pair("identity-twice", "n2")]);
+}
+
+#[test]
+fn a_rotation_that_waits_names_the_nodes_that_hold_it_up() {
+    let mut state = managers();
+    let authority = Authority { root_pem: "next".into(), key_pem: Sensitive::new(b"key") };
+    let rotation = Some(RootRotation { next: authority, cross_pem: "cross".into() });
+    let cluster = (**state.cluster.as_ref().unwrap()).clone();
+    let trust = Trust { generation: 1, rotation };
+    commit(&mut state, vec![put(Cluster { trust, ..cluster }, Expect::Any)]).0.unwrap();
+    let waiting = |state: &State| {
+        let facts = Facts { now: at(100), local: &well(), state: Some(state) };
+        let stuck = alarms(&facts).into_iter().find(|it| it.name == Name::RotationStuck);
+        stuck.map(|alarm| (alarm.subject, alarm.text))
+    };
+    let trusting = |number| Node { trust: 1, ..voter(number) };
+    change(&mut state, trusting(1));
+    let mut down = voter(3);
+    down.status.reachability = Reachability::Unreachable;
+    change(&mut state, down);
+    let (subject, text) = waiting(&state).unwrap();
+    assert_eq!(subject, "", "it is the swarm's");
+    assert!(text.contains("the next one: n2 (ready), n3 (down); bring back"), "{text}");
+    assert!(text.contains(&format!("swarm node rm --force {}", node_id(2))), "{text}");
+    for number in 4..=9 {
+        change(&mut state, node(number));
+    }
+    let (_, text) = waiting(&state).unwrap();
+    assert!(text.contains("n6 (ready), 3 more; bring back"), "{text}");
+    (2..=9).for_each(|number| change(&mut state, trusting(number)));
+    assert_eq!(waiting(&state), None);
+
+    // Told only of one that lasts: where all are there, it takes seconds.
+    let alarm = Alarm { name: Name::RotationStuck, subject, text };
+    let mut tracker = Tracker::default();
+    assert_eq!(tracker.look(at(10), vec![alarm.clone()]), []);
+    assert_eq!(tracker.look(at(609), vec![alarm.clone()]), []);
+    assert_eq!(tracker.look(at(610), vec![alarm]).len(), 1);
 }
 
 #[test]

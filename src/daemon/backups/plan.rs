@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::api::Backups;
 use crate::domain::{NodeId, Timestamp};
 
 /// The longest wait between two looks at the clock: it may be set.
@@ -61,6 +62,27 @@ impl Slots {
         let wait = RETRY_MIN * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
         wait.min(RETRY_MAX).min(Duration::from_nanos(self.every)).max(Duration::from_secs(1))
     }
+}
+
+/// What to say of backups that should have been made, and what to do; `None` where all is well.
+/// Missed are two in a row, or the first one of all: a disk that is busy once is nobody's concern, and
+/// a schedule that never made one is a mistake in the settings.
+pub(in crate::daemon) fn overdue(backups: &Backups, now: Timestamp) -> Option<String> {
+    let Backups { directory, every, since, last, failure, .. } = backups;
+    let is_late = now.since(last.unwrap_or(*since)) > *every * 2;
+    let is_none = last.is_none() && failure.is_some();
+    if !is_late && !is_none {
+        return None;
+    }
+    let missed = match last {
+        Some(last) => format!("no backup was made and verified here since {}", last.brief()),
+        None => "no backup was ever made and verified here".to_owned(),
+    };
+    let why = match failure {
+        Some((at, why)) => format!("the last attempt, {}, failed: {why}", at.brief()),
+        None => format!("is {} a mount that hangs? See the daemon's log", directory.display()),
+    };
+    Some(format!("{missed}; {why}; `swarm backup ls` here says how it goes on"))
 }
 
 /// What the names of a manager's backups begin with: others may share the directory.
@@ -117,6 +139,26 @@ mod tests {
         assert_eq!(slots.next(at(5), Some(year)), Next::Now, "a year back: one");
         assert!(matches!(slots.next(at(6), Some(at(5))), Next::Wait(..)), "and no more");
         assert!(matches!(slots.next(at(59), Some(at(0))), Next::Wait(..)), "restarted");
+    }
+
+    #[test]
+    fn two_that_are_missed_or_the_first_one_are_overdue() {
+        let well = Backups { every: HOUR, since: at(0), last: Some(at(0)), ..Backups::default() };
+        let failed = Some((at(61), "/backup is not there: make it".to_owned()));
+        let told = |backups: &Backups, minutes| overdue(backups, at(minutes)).unwrap_or_default();
+        assert_eq!(told(&well, 120), "");
+        let hangs = Backups { directory: "/backup".into(), ..well.clone() };
+        assert!(told(&hangs, 121).contains("is /backup a mount that hangs?"));
+        let once = Backups { failure: failed.clone(), ..well.clone() };
+        assert_eq!(told(&once, 62), "", "it is tried again");
+        let text = told(&once, 121);
+        assert!(text.contains(&format!("since {}", at(0).brief())), "{text}");
+        assert!(text.contains("make it") && text.contains("swarm backup ls"), "{text}");
+        let first = Backups { last: None, ..well };
+        assert_eq!(told(&first, 1), "", "it is being made");
+        assert!(told(&first, 121).contains("ever"));
+        assert!(told(&Backups { failure: failed, ..first }, 62).contains("ever"));
+        assert_eq!(told(&Backups { last: Some(at(999)), ..once }, 121), "", "a clock was set back");
     }
 
     #[test]
