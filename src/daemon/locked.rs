@@ -18,6 +18,7 @@ use super::worker::Worker;
 use crate::api::{ControlError, Participation};
 use crate::domain::UnlockKey;
 use crate::env::Scope;
+use crate::health::Validity;
 use crate::transport::{GrpcLink, LinkError, ManagerLink, SessionLink};
 use crate::wire::node::LogMessage;
 
@@ -73,6 +74,11 @@ impl Node {
             local.node = Some(record.node);
             local.addr = Some(record.advertise.ip());
             local.is_manager = true;
+        });
+        // It is not renewed meanwhile, so somebody should know when it ends.
+        let sealed = self.inner.keyring.certificates().certificate().ok().flatten();
+        self.inner.parts.send_modify(|parts| {
+            parts.sealed = sealed.map(|it| Validity { from: it.not_before, until: it.not_after });
         });
         let scope = self.inner.scope.child("membership");
         let link = LateLink::default();

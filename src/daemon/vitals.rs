@@ -15,6 +15,8 @@ use crate::raft;
 pub(super) struct Parts {
     pub(super) agent: Option<agent::Handle>,
     pub(super) identity: Option<SharedIdentity>,
+    /// Of a manager whose key is locked away: what its certificate says.
+    pub(super) sealed: Option<Validity>,
     /// Of a manager.
     pub(super) raft: Option<raft::Handle>,
     pub(super) leases: Option<LeaseTable>,
@@ -45,7 +47,7 @@ impl Node {
             // Only a leader stamps time, and only then does its clock matter.
             has_clock_stepped: raft.as_ref().is_some_and(|it| it.clock_stepped)
                 && leadership.is_some_and(|now| now.is_self),
-            certificate,
+            certificate: certificate.or(parts.sealed),
             contested: parts.leases.map(|it| it.contested(now)).unwrap_or_default(),
             backup_overdue: state.backups.as_ref().and_then(|it| overdue(it, wall)),
             name: state.hostname,

@@ -175,8 +175,8 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
     if let Some(valid) = local.certificate.filter(|valid| valid.is_late(*now)) {
         let text = format!(
             "the certificate of this node ends at {} and could not be renewed: bring it together \
-             with a manager before that, or it must join again",
-            valid.until
+             with a manager before that (a locked one: `swarm unlock`), or it must join again",
+            valid.until.brief()
         );
         alarm(Name::CertificateExpiring, text);
     }

@@ -93,10 +93,22 @@ fn every_fact_of_this_node_has_its_alarm() {
     one("certificate-expiring", &|it| {
         it.certificate = Some(Validity { from: at(0), until: at(124) });
     });
+    one("certificate-expiring", &|it| {
+        it.part = Part::Worker;
+        it.certificate = Some(Validity { from: at(0), until: at(124) });
+    });
     one("disk-full", &|it| it.room = Some(Room { free: 1, lack: Some("no room".into()) }));
     one("disk-low", &|it| it.room = Some(Room { free: 500 << 20, lack: None }));
     one("backup-overdue", &|it| it.backup_overdue = Some("none since Monday".into()));
     assert_eq!(of(&|it| it.certificate = Some(Validity { from: at(0), until: at(126) })), []);
+    assert_eq!(
+        of(&|it| {
+            it.part = Part::Locked;
+            it.certificate = Some(Validity { from: at(0), until: at(124) });
+        }),
+        [pair("manager-locked", "n1"), pair("certificate-expiring", "n1")],
+        "it is not renewed while it is locked"
+    );
     assert_eq!(of(&|it| *it = Local::default()), [], "in no swarm");
     assert_eq!(
         of(&|it| {

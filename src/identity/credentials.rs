@@ -196,6 +196,17 @@ impl CertificateDir {
         Ok(content.as_deref().map(keeping_of))
     }
 
+    /// Reads what the certificate says, also while the private key is sealed; `None` if this machine
+    /// is no node.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn certificate(&self) -> Result<Option<Certificate>, IdentityError> {
+        let content = files::read(&self.file).map_err(|error| self.error("read", &error))?;
+        let text = content.as_deref().map(String::from_utf8_lossy);
+        text.map(|text| Certificate::from_pem(&text)).transpose()
+    }
+
     /// Reads the credentials; `None` if this machine is no node.
     ///
     /// # Errors

@@ -68,6 +68,8 @@ fn a_locked_key_opens_with_its_unlock_key_alone() {
     assert!(ring.data_key(&Autolock::default()).is_err(), "no second key is made");
     assert!(matches!(ring.unlock(&key(8)), Err(UnlockError::WrongKey)));
     assert_eq!(std::fs::read(dir.path().join("raft.key")).unwrap(), before);
+    let certificate = ring.certificates().certificate().unwrap();
+    assert!(certificate.is_some(), "when it ends can be told without the key");
     assert_eq!(opens(dir.path(), None), None);
     assert_eq!(opens(dir.path(), Some(&key(7))), Some(data_key));
 }
