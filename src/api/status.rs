@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::alarms::{self, Look};
 use super::context::{Ctx, json};
-use crate::health::report::member_name;
+use crate::health::report::{Hold, Upgrade, member_name};
 use crate::health::{Census, Part, Raised};
 use crate::raft::Store;
 
@@ -85,6 +85,7 @@ pub(super) async fn status(State(ctx): State<Ctx>) -> Response {
         "Raft": store.as_ref().map(raft),
         "Backups": state.backups.as_ref().map(super::backups::shown),
         "Cluster": report.cluster.as_ref().map(|census| cluster(&look, census, store.as_ref())),
+        "Upgrade": report.upgrade.as_ref().map(upgrade),
         "Alarms": look.raised.iter().map(alarm).collect::<Vec<_>>(),
     });
     json(StatusCode::OK, &shown)
@@ -99,6 +100,17 @@ fn raft(store: &Store) -> Value {
         "Format": view.format().0,
         "Applied": {"Term": view.position.term, "Index": view.position.index},
     })
+}
+
+/// A format that is to come, and who holds it back.
+fn upgrade(upgrade: &Upgrade) -> Value {
+    let Upgrade { used, known, holds } = upgrade;
+    let hold = |it: &Hold| {
+        let knows = it.knows.map(|format| format.0);
+        json!({"Node": it.node, "ID": it.id.to_string(), "Knows": knows})
+    };
+    let waits = holds.as_ref().map(|holds| holds.iter().map(hold).collect::<Vec<_>>());
+    json!({"Used": used.0, "Known": known.0, "WaitsFor": waits})
 }
 
 fn cluster(look: &Look, census: &Census, store: Option<&Store>) -> Value {
@@ -135,4 +147,26 @@ fn alarm(raised: &Raised) -> Value {
         "Since": since.to_string(),
         "Text": alarm.text,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Format, NodeId};
+
+    #[test]
+    fn a_format_that_is_to_come_says_whom_it_waits_for() {
+        let id = NodeId::from_bytes([7; 16]);
+        let hold = |knows| Hold { node: "n1".to_owned(), id, knows };
+        let holds = Some(vec![hold(None), hold(Some(Format(1)))]);
+        let known = Upgrade { used: Format(1), known: Format(2), holds };
+        let id = id.to_string();
+        let waits = json!([
+            {"Node": "n1", "ID": id, "Knows": null},
+            {"Node": "n1", "ID": id, "Knows": 1},
+        ]);
+        assert_eq!(upgrade(&known), json!({"Used": 1, "Known": 2, "WaitsFor": waits}));
+        let unknown = upgrade(&Upgrade { holds: None, ..known });
+        assert_eq!(unknown["WaitsFor"], Value::Null);
+    }
 }

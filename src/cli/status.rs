@@ -45,7 +45,26 @@ struct Reply {
     verdict: String,
     raft: Option<Raft>,
     cluster: Option<Cluster>,
+    /// Not said by releases before format 2 was.
+    upgrade: Option<Upgrade>,
     alarms: Vec<Alarm>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Upgrade {
+    used: u32,
+    known: u32,
+    waits_for: Option<Vec<Hold>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Hold {
+    node: String,
+    #[serde(rename = "ID")]
+    id: String,
+    knows: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +172,7 @@ fn of_cluster(reply: &Reply, cluster: &Cluster, lines: &mut Vec<String>) {
         None => "nobody leads".to_owned(),
     };
     lines.push(format!("managers: {reachable} of {total} reachable, {quorum} needed; {leader}"));
+    lines.extend(reply.upgrade.as_ref().map(format_line));
     let nodes = &cluster.nodes;
     let mut line = format!("nodes:    {} of {} ready", nodes.ready, nodes.total);
     for (count, word) in
@@ -180,6 +200,27 @@ fn of_cluster(reply: &Reply, cluster: &Cluster, lines: &mut Vec<String>) {
     let named = u64::try_from(cluster.behind.len()).unwrap_or(u64::MAX);
     if services.behind > named {
         lines.push(format!("  and {} more: `swarm service ls`", services.behind - named));
+    }
+}
+
+/// A format that is to come, and what it waits for.
+fn format_line(upgrade: &Upgrade) -> String {
+    let Upgrade { used, known, waits_for } = upgrade;
+    let begin = format!("format:   {used} is used, {known} is to come:");
+    match waits_for.as_deref() {
+        None => format!("{begin} `swarm status` on the leader says which managers it waits for"),
+        Some([]) => format!("{begin} all managers know it, so it will be used in some minutes"),
+        Some(holds) => {
+            let hold = |it: &Hold| match it.knows {
+                Some(format) => format!("{} (knows {format}: upgrade it)", it.node),
+                None => format!(
+                    "{} (not heard from: start it; gone for good: `swarm node replace {}`)",
+                    it.node, it.id
+                ),
+            };
+            let all: Vec<_> = holds.iter().map(hold).collect();
+            format!("{begin} it waits for {}", all.join(", "))
+        }
     }
 }
 
@@ -289,6 +330,28 @@ mod tests {
               warning: even-managers for 10 seconds: add one
         "]]
         .assert_eq(&shown(reply));
+    }
+
+    #[test]
+    fn who_holds_a_format_back_is_named() {
+        let line = |waits: serde_json::Value| {
+            let mut reply = manager();
+            reply["Upgrade"] = json!({"Used": 1, "Known": 2, "WaitsFor": waits});
+            shown(reply).lines().nth(2).unwrap_or_default().to_owned()
+        };
+        expect_test::expect![[r"
+            format:   1 is used, 2 is to come: `swarm status` on the leader says which managers it waits for"]]
+        .assert_eq(&line(json!(null)));
+        expect_test::expect![[r"
+            format:   1 is used, 2 is to come: all managers know it, so it will be used in some minutes"]]
+        .assert_eq(&line(json!([])));
+        let waits = json!([
+            {"Node": "host-2", "ID": "x2", "Knows": 1},
+            {"Node": "host-3", "ID": "x3", "Knows": null},
+        ]);
+        expect_test::expect![[r"
+            format:   1 is used, 2 is to come: it waits for host-2 (knows 1: upgrade it), host-3 (not heard from: start it; gone for good: `swarm node replace x3`)"]]
+        .assert_eq(&line(waits));
     }
 
     #[test]

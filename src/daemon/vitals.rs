@@ -48,7 +48,8 @@ impl Node {
             has_clock_stepped: raft.as_ref().is_some_and(|it| it.clock_stepped)
                 && leadership.is_some_and(|now| now.is_self),
             certificate: certificate.or(parts.sealed),
-            contested: parts.leases.map(|it| it.contested(now)).unwrap_or_default(),
+            contested: parts.leases.as_ref().map(|it| it.contested(now)).unwrap_or_default(),
+            formats: parts.leases.and_then(|it| it.formats(now)),
             backup_overdue: state.backups.as_ref().and_then(|it| overdue(it, wall)),
             name: state.hostname,
             error: state.error,

@@ -1,9 +1,9 @@
 //! What is known when health is judged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::node::{Description, Node};
-use crate::domain::{NodeId, Timestamp};
+use crate::domain::{Format, NodeId, Timestamp};
 use crate::state::State;
 
 /// Everything that is known here at one moment.
@@ -89,6 +89,8 @@ pub struct Local {
     pub certificate: Option<Validity>,
     /// Nodes of which two agents are heard; on the leader.
     pub contested: BTreeSet<NodeId>,
+    /// The newest format that the program of each node knows that is heard from; on the leader.
+    pub formats: Option<BTreeMap<NodeId, Format>>,
     /// A backup that should have been made, in words; where backups are scheduled.
     pub backup_overdue: Option<String>,
 }

@@ -1,9 +1,12 @@
 //! How the swarm stands, in numbers and in few words: what `swarm status` shows.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::facts::{Facts, Part, name_of};
 use super::tracker::Raised;
 use crate::domain::node::{Availability, Membership, Node, Reachability};
-use crate::domain::{RaftId, Service, TaskState};
+use crate::domain::{Format, NodeId, RaftId, Service, TaskState};
 use crate::state::State;
 
 /// Services that are named when they are not as wanted; the others are counted.
@@ -18,6 +21,30 @@ pub struct Report {
     pub verdict: String,
     /// The cluster, on a manager whose store is open.
     pub cluster: Option<Census>,
+    /// A format that is newer than the one in use, if one is known.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// A format that is to be used once all managers know it (docs/adr/0027).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The format in use.
+    pub used: Format,
+    /// The newest that a manager knows.
+    pub known: Format,
+    /// The managers that hold it back; only the leader knows.
+    pub holds: Option<Vec<Hold>>,
+}
+
+/// A manager that holds a format back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// Its name.
+    pub node: String,
+    /// Its id.
+    pub id: NodeId,
+    /// The newest format that it knows; `None` if it is not heard from.
+    pub knows: Option<Format>,
 }
 
 /// The cluster in numbers.
@@ -93,7 +120,29 @@ pub fn report(facts: &Facts<'_>, raised: &[Raised]) -> Report {
         count => wrong.push(format!("{count} services are not as wanted")),
     }
     let verdict = if wrong.is_empty() { "all is well".to_owned() } else { wrong.join(", ") };
-    Report { is_well: wrong.is_empty(), verdict, cluster }
+    let upgrade = facts.state.and_then(|state| upgrade(state, facts.local.formats.as_ref()));
+    Report { is_well: wrong.is_empty(), verdict, cluster, upgrade }
+}
+
+/// Whom a newer format waits for: the managers that `control/format` waits for, by name.
+fn upgrade(state: &State, formats: Option<&BTreeMap<NodeId, Format>>) -> Option<Upgrade> {
+    let used = state.format();
+    let is_manager =
+        |node: &&Node| node.manager.is_some_and(|part| part.membership != Membership::Removed);
+    let managers = || state.nodes.values().map(Arc::as_ref).filter(is_manager);
+    let knows = |node: &Node| formats.and_then(|formats| formats.get(&node.id).copied());
+    let known = managers().filter_map(knows).max().max(Some(Format::NEWEST))?;
+    if known <= used {
+        return None;
+    }
+    let holds = formats.map(|_| {
+        let late = managers().filter(|node| knows(node) < Some(known));
+        let hold = |node: &Node| Hold { node: name_of(node), id: node.id, knows: knows(node) };
+        let mut holds: Vec<Hold> = late.map(hold).collect();
+        holds.sort();
+        holds
+    });
+    Some(Upgrade { used, known, holds })
 }
 
 fn census(state: &State) -> Census {

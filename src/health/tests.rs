@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::report::{Hold, Upgrade};
 use super::*;
 use crate::domain::cluster::{Authority, RootRotation, Trust};
 use crate::domain::node::{ManagerStatus, Membership, Reachability, Role};
 use crate::domain::secret::Sensitive;
-use crate::domain::{Cluster, Node, RaftId, TaskState, Timestamp};
+use crate::domain::{Cluster, Format, Node, RaftId, TaskState, Timestamp};
 use crate::state::fixtures::{commit, node, node_id, placed, put, small, task};
 use crate::state::{Expect, State};
 
@@ -231,6 +232,41 @@ fn a_service_that_is_not_as_wanted_is_named_with_its_reason() {
     let behind =
         Behind { service: "web1".into(), wanted: 2, running: 1, reason: "no suitable node".into() };
     assert_eq!(report.cluster.unwrap().behind, [behind]);
+}
+
+#[test]
+fn who_holds_a_newer_format_back_is_named_where_it_is_known() {
+    let mut state = managers();
+    let upgrade = |state: &State, formats: Option<&[(u8, u32)]>| {
+        let known = |(node, format): &(u8, u32)| (node_id(*node), Format(*format));
+        let formats = formats.map(|all| all.iter().map(known).collect());
+        let local = Local { formats, ..well() };
+        let report = report(&Facts { now: at(100), local: &local, state: Some(state) }, &[]);
+        assert!(report.is_well, "nothing is wrong with it");
+        report.upgrade
+    };
+    let used = |state: &mut State, format| {
+        let cluster = (**state.cluster.as_ref().unwrap()).clone();
+        let put = put(Cluster { format: Format(format), ..cluster }, Expect::Any);
+        commit(state, vec![put]).0.unwrap();
+    };
+    assert_eq!(state.format(), Format(1));
+    let only_leader = Upgrade { used: Format(1), known: Format(2), holds: None };
+    assert_eq!(upgrade(&state, None), Some(only_leader));
+    let hold = |node: u8, knows: Option<u32>| Hold {
+        node: format!("n{node}"),
+        id: node_id(node),
+        knows: knows.map(Format),
+    };
+    let holds = |heard: &[(u8, u32)], state: &State| upgrade(state, Some(heard)).unwrap().holds;
+    let waits = vec![hold(2, Some(1)), hold(3, None)];
+    assert_eq!(holds(&[(1, 2), (2, 1), (9, 1)], &state), Some(waits));
+    assert_eq!(holds(&[(1, 2), (2, 2), (3, 2)], &state), Some(vec![]), "soon");
+    used(&mut state, 2);
+    assert_eq!(upgrade(&state, Some(&[(1, 2), (2, 2), (3, 2)])), None);
+    assert_eq!(upgrade(&state, Some(&[(1, 2)])), None, "nothing newer is known");
+    let newer = upgrade(&state, Some(&[(1, 2), (2, 3), (3, 3)])).unwrap();
+    assert_eq!((newer.known, newer.holds), (Format(3), Some(vec![hold(1, Some(2))])));
 }
 
 #[test]

@@ -116,6 +116,18 @@ impl LeaseTable {
         contested.map(|(node, _)| *node).collect()
     }
 
+    /// The newest format that each node's program knows, of the nodes that are heard from; `None`
+    /// while this manager does not lead.
+    #[must_use]
+    pub fn formats(&self, now: Instant) -> Option<BTreeMap<NodeId, Format>> {
+        let table = self.table();
+        let is_heard = |entry: &LeaseEntry| {
+            entry.closed_at.is_none() && now.since(entry.renewed_at) < self.inner.lease
+        };
+        let heard = table.as_ref()?.iter().filter(|(_, entry)| is_heard(entry));
+        Some(heard.map(|(node, entry)| (*node, entry.format)).collect())
+    }
+
     /// Takes a batch. Whether this manager leads; nothing is kept if it does not.
     pub fn renew(&self, batch: &[Renewal], now: Instant) -> bool {
         let mut table = self.table();
@@ -367,6 +379,19 @@ mod tests {
         assert!(table.renew(&[renewal(1, 0)], at(1_000)));
         table.close();
         assert!(table.snapshot().is_empty());
+    }
+
+    #[test]
+    fn formats_are_those_of_nodes_that_are_heard_from() {
+        let table = LeaseTable::new(LEASE);
+        assert_eq!(table.formats(at(0)), None, "only the leader knows");
+        table.open();
+        table.renew(&[renewal(1, 0)], at(5_000));
+        let known = Some([(NodeId::from_bytes([9; 16]), Format::FIRST)].into());
+        assert_eq!(table.formats(at(6_999)), known);
+        assert_eq!(table.formats(at(7_000)), Some(BTreeMap::new()), "silent");
+        table.renew(&[Renewal { closed: true, ..renewal(1, 0) }], at(7_100));
+        assert_eq!(table.formats(at(7_101)), Some(BTreeMap::new()), "closed");
     }
 
     #[test]

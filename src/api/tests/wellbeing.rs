@@ -246,6 +246,7 @@ async fn status_says_what_is_not_as_wanted() {
     assert_eq!(cluster["Leader"], "vm");
     assert_eq!(cluster["Tasks"], serde_json::json!({"Wanted": 3, "Running": 0}));
     assert_eq!(cluster["Behind"][0]["Service"], "web");
+    assert_eq!(status["Upgrade"], Value::Null, "the newest format is used");
     bench.lose_leader().await;
     let status = bench.get("/x/v1/status").await.json();
     let verdict = status["Verdict"].as_str().unwrap();
