@@ -77,12 +77,10 @@ impl Node {
                 let now = expiry.env.clock.now();
                 let left = current.certificate.not_after.since(now);
                 // One that a manager signed itself by a clock that ran ahead is of the future.
-                let is_early = current.certificate.not_before > now;
-                let (pause, words) = match left.is_zero() || is_early {
-                    false => (left.min(NAP), String::new()),
-                    true => (RETRY, expiry.help(&scope).await),
+                let (pause, words) = match current.certificate.in_time(now) {
+                    Ok(()) => (left.clamp(RETRY, NAP), String::new()),
+                    Err(wrong) => (RETRY, expiry.help(&scope, wrong.to_string()).await),
                 };
-                let words = if is_early { String::new() } else { words };
                 local.send_if_modified(|local| {
                     let before = std::mem::take(&mut local.expired);
                     local.expired = words;
@@ -107,10 +105,9 @@ struct Expiry {
 }
 
 impl Expiry {
-    /// Signs a new certificate, if this is a manager; otherwise, what is to be done, in words.
-    async fn help(&self, scope: &Scope) -> String {
+    /// Signs a new certificate, if this is a manager; otherwise the words that say what is to be done.
+    async fn help(&self, scope: &Scope, words: String) -> String {
         let current = self.identity.current();
-        let words = IdentityError::Expired(current.certificate.not_after).to_string();
         let Some(store) = self.store.borrow().clone() else { return words };
         // Where there is a leader, it is this machine's clock that is wrong, or a renewal is on its way.
         if store.leadership().borrow().leader.is_some() {
@@ -258,23 +255,23 @@ mod tests {
         };
         let scope = Scope::root("test");
         let worker = expiry(watch::channel(None).1);
-        let words = worker.help(&scope).await;
-        assert!(words.contains("expired at") && words.contains("swarm leave --force"), "{words}");
+        let help = async |expiry: &Expiry| expiry.help(&scope, "do this".to_owned()).await;
+        assert_eq!(help(&worker).await, "do this");
         assert_eq!(worker.dir.load().unwrap(), None, "nothing was written");
 
         let led = expiry(watch::channel(Some(Store::in_memory(env.clone()))).1);
-        assert!(!led.help(&scope).await.is_empty(), "with a leader, the clock is wrong");
+        assert!(!help(&led).await.is_empty(), "with a leader, the clock is wrong");
         assert_eq!(led.dir.load().unwrap(), None, "nothing was written");
 
         let store = Store::in_memory_led(env.clone(), Leadership::default());
         let manager = expiry(watch::channel(Some(store.clone())).1);
-        assert!(!manager.help(&scope).await.is_empty(), "there is no state to sign from yet");
+        assert!(!help(&manager).await.is_empty(), "there is no state to sign from yet");
         let node = Node { id: who.node, certified: Role::Manager, ..node(1) };
         let put = |object| Change::Put { object, expect: Expect::Any };
         let objects = [Object::Cluster(Arc::new(cluster)), Object::Node(Arc::new(node))];
         let changes = objects.into_iter().map(put).collect();
         store.propose(None, changes, Duration::from_secs(5)).await.unwrap();
-        assert_eq!(manager.help(&scope).await, "");
+        assert_eq!(help(&manager).await, "");
         let renewed = manager.identity.current();
         assert_eq!(renewed.certificate.identity, who);
         assert!(!renewed.certificate.expired(env.clock.now()));

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::facts::{Facts, Local, Part, name_of};
+use super::facts::{Facts, Local, Part, Validity, name_of};
+use crate::domain::Timestamp;
 use crate::domain::node::{Membership, Node, Reachability, Role};
 use crate::state::State;
 
@@ -172,12 +173,7 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
                     systemd-timesyncd)";
         alarm(Name::ClockStepped, text.to_owned());
     }
-    if let Some(valid) = local.certificate.filter(|valid| valid.is_late(*now)) {
-        let text = format!(
-            "the certificate of this node ends at {} and could not be renewed: bring it together \
-             with a manager before that (a locked one: `swarm unlock`), or it must join again",
-            valid.until.brief()
-        );
+    if let Some(text) = local.certificate.and_then(|valid| out_of_time(valid, *now)) {
         alarm(Name::CertificateExpiring, text);
     }
     of_disk(local, &mut alarm);
@@ -185,6 +181,28 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
         alarm(Name::BackupOverdue, text.clone());
     }
     found
+}
+
+/// A certificate that should have been renewed, or is not valid at all: then the clock comes first.
+fn out_of_time(valid: Validity, now: Timestamp) -> Option<String> {
+    let (from, until, now_text) = (valid.from.brief(), valid.until.brief(), now.brief());
+    let compare = format!(
+        "and the clock of this machine says {now_text}: compare `date` with another machine's and \
+         set the clock if it is wrong; if it is right, `swarm info` here says what to do"
+    );
+    if now < valid.from {
+        return Some(format!("the certificate of this node is not valid before {from}, {compare}"));
+    }
+    if now > valid.until {
+        return Some(format!("the certificate of this node ended at {until}, {compare}"));
+    }
+    valid.is_late(now).then(|| {
+        format!(
+            "the certificate of this node ends at {until} and could not be renewed: bring it \
+             together with a manager before that (`certificate not renewed` in the daemon's log \
+             says why not; a locked manager: `swarm unlock`), or it must join again"
+        )
+    })
 }
 
 fn of_disk(local: &Local, alarm: &mut impl FnMut(Name, String)) {

@@ -95,8 +95,11 @@ fn every_fact_of_this_node_has_its_alarm() {
         it.certificate = Some(Validity { from: at(0), until: at(124) });
     });
     one("certificate-expiring", &|it| {
+        it.certificate = Some(Validity { from: at(101), until: at(200) });
+    });
+    one("certificate-expiring", &|it| {
         it.part = Part::Worker;
-        it.certificate = Some(Validity { from: at(0), until: at(124) });
+        it.certificate = Some(Validity { from: at(0), until: at(99) });
     });
     one("disk-full", &|it| it.room = Some(Room { free: 1, lack: Some("no room".into()) }));
     one("disk-low", &|it| it.room = Some(Room { free: 500 << 20, lack: None }));
@@ -184,6 +187,21 @@ fn a_rotation_that_waits_names_the_nodes_that_hold_it_up() {
     assert_eq!(tracker.look(at(10), vec![alarm.clone()]), []);
     assert_eq!(tracker.look(at(609), vec![alarm.clone()]), []);
     assert_eq!(tracker.look(at(610), vec![alarm]).len(), 1);
+}
+
+#[test]
+fn a_certificate_out_of_its_time_leads_to_the_clock_first() {
+    let told = |from, until| {
+        let local = Local { certificate: Some(Validity { from, until }), ..well() };
+        let facts = Facts { now: at(100), local: &local, state: None };
+        alarms(&facts).pop().unwrap().text
+    };
+    assert!(told(at(0), at(110)).contains("could not be renewed"));
+    for (from, until) in [(at(0), at(99)), (at(101), at(900))] {
+        let text = told(from, until);
+        assert!(text.contains("clock of this machine says 1970-01-01T00:01:40Z"), "{text}");
+        assert!(text.contains("compare `date`"), "{text}");
+    }
 }
 
 #[test]

@@ -122,6 +122,21 @@ impl Certificate {
         Ok(Self { identity, not_before, not_after, der: der.clone().into_owned() })
     }
 
+    /// Whether it is valid at a time.
+    ///
+    /// # Errors
+    /// What is wrong with its time or with the clock, and what to do; for the node whose it is.
+    pub fn in_time(&self, now: Timestamp) -> Result<(), IdentityError> {
+        let (from, until) = (self.not_before, self.not_after);
+        if now > until {
+            return Err(IdentityError::Expired { from, until, now });
+        }
+        if now < from {
+            return Err(IdentityError::Early { from, until, now });
+        }
+        Ok(())
+    }
+
     /// Whether its time is over.
     #[must_use]
     pub fn expired(&self, now: Timestamp) -> bool {

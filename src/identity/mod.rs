@@ -74,11 +74,32 @@ pub enum IdentityError {
     /// Certificate, key and root do not fit together.
     #[error("certificate, key and root certificate do not belong together: {0}")]
     Mismatch(String),
-    /// The certificate's time is over.
+    /// The certificate's time is over, by the clock of this machine.
     #[error(
-        "the certificate of this node expired at {0}: it was away or could not reach a manager for too long, and no manager accepts it any more; run `swarm leave --force` here, then join again with a current token (`swarm join-token worker` on a manager shows it)"
+        "the certificate of this node expired at {}, and the clock of this machine says {}: is that right? Compare `date` with another machine's; once a wrong clock is set right, the node goes on by itself. If the clock is right, this node was away or could not reach a manager for too long, and no manager accepts its certificate (valid from {}) any more: run `swarm leave --force` here, then join again with a current token (`swarm join-token worker` on a manager shows it)",
+        until.brief(), now.brief(), from.brief()
     )]
-    Expired(Timestamp),
+    Expired {
+        /// Valid from.
+        from: Timestamp,
+        /// Valid until.
+        until: Timestamp,
+        /// What this machine's clock says.
+        now: Timestamp,
+    },
+    /// The certificate's time has not begun, by the clock of this machine.
+    #[error(
+        "the certificate of this node is not valid before {}, and the clock of this machine says {}: is that right? Compare `date` with another machine's; once a wrong clock is set right, the node goes on by itself. If the clock is right, the certificate (valid until {}) was signed by a clock that ran ahead: run `swarm leave --force` here, then join again with a current token (`swarm join-token worker` on a manager shows it)",
+        from.brief(), now.brief(), until.brief()
+    )]
+    Early {
+        /// Valid from.
+        from: Timestamp,
+        /// Valid until.
+        until: Timestamp,
+        /// What this machine's clock says.
+        now: Timestamp,
+    },
     /// The files cannot be read or written.
     #[error("the node's certificate in {path} cannot be {action}: {reason}")]
     Files {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CertificateError;
+use rustls::pki_types::UnixTime;
+
 use super::*;
 use crate::domain::cluster::{AddressPool, Authority, ClusterSpec};
 use crate::domain::secret::Sensitive;
@@ -45,6 +48,36 @@ fn worker(cluster: &Cluster) -> NodeIdentity {
 
 fn clock() -> Arc<dyn Clock> {
     Env::system().clock
+}
+
+#[test]
+fn a_certificate_out_of_time_leads_to_the_clock_before_anything_else() {
+    let credentials = issue(&cluster(1).authority, worker(&cluster(1)));
+    let certificate = credentials.certificate().unwrap();
+    certificate.in_time(NOW).unwrap();
+    let (early, late) = (Timestamp(NOW.0 - 1_000_000_000 * 86_400), NOW.after(91 * DAY));
+    for (now, what) in [(early, "not valid before 2027-01-15T07:00:00Z"), (late, "expired at 2027")]
+    {
+        let told = certificate.in_time(now).unwrap_err().to_string();
+        assert!(told.contains(what), "{told}");
+        assert!(told.contains(&format!("this machine says {}", now.brief())), "{told}");
+        let [clock, leave] = ["`date`", "swarm leave --force"].map(|words| told.find(words));
+        assert!(clock.is_some() && clock < leave, "{told}");
+    }
+    let time = |at: Timestamp| UnixTime::since_unix_epoch(Duration::from_nanos(at.0));
+    let expired = CertificateError::ExpiredContext { time: time(late), not_after: time(NOW) };
+    let early = CertificateError::NotValidYetContext { time: time(early), not_before: time(NOW) };
+    let handshake = |wrong| {
+        let error = rustls::Error::InvalidCertificate(wrong);
+        explain(&std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    };
+    for (wrong, what) in [(expired, "expired at"), (early, "is not valid before")] {
+        let told = handshake(wrong);
+        assert!(told.contains(&format!("{what} {}", NOW.brief())), "{told}");
+        assert!(told.contains("the clock of this machine says 2027-"), "{told}");
+        assert!(told.contains("compare `date`"), "{told}");
+    }
+    assert!(handshake(CertificateError::Expired).contains("compare `date`"));
 }
 
 #[test]

@@ -245,19 +245,11 @@ pub fn explain(error: &std::io::Error) -> String {
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "the other side is not a manager".to_owned(),
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => {
-            "the other side's certificate has expired, or the clock of this machine is wrong".into()
-        }
-        Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "the other side's certificate is not valid yet: compare the clocks of the two \
-              machines"
-            .to_owned(),
+        Error::InvalidCertificate(wrong) if is_about_time(wrong) => untimely(wrong),
         Error::AlertReceived(AlertDescription::CertificateExpired) => {
-            "it does not accept this node's certificate: it has expired, or the clocks of the two \
-             machines differ"
+            "it does not accept this node's certificate: by its clock that has expired, or is not \
+             valid yet. Compare `date` on the two machines and set the clock that is wrong; if both \
+             are right, `swarm info` here says what to do"
                 .to_owned()
         }
         Error::AlertReceived(
@@ -268,6 +260,27 @@ pub fn explain(error: &std::io::Error) -> String {
         ) => "it does not accept this node's certificate: it is a member of another swarm".into(),
         other => other.to_string(),
     }
+}
+
+/// A certificate of the other side that is right but for the time: first of all, look at the clocks.
+fn untimely(wrong: &CertificateError) -> String {
+    let second = |time: &UnixTime| Timestamp(time.as_secs().saturating_mul(1_000_000_000)).brief();
+    let (what, now) = match wrong {
+        CertificateError::ExpiredContext { time, not_after } => {
+            (format!("expired at {}", second(not_after)), Some(second(time)))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            (format!("is not valid before {}", second(not_before)), Some(second(time)))
+        }
+        CertificateError::NotValidYet => ("is not valid yet".to_owned(), None),
+        _ => ("has expired".to_owned(), None),
+    };
+    let now = now.map(|now| format!(", and the clock of this machine says {now}"));
+    format!(
+        "the other side's certificate {what}{}: compare `date` on the two machines and set the \
+         clock that is wrong; if both are right, `swarm status` there says what to do",
+        now.unwrap_or_default()
+    )
 }
 
 fn provider() -> CryptoProvider {

@@ -168,8 +168,10 @@ impl Channels {
             let now = clock.now();
             let identity = identity.current();
             async move {
-                if identity.certificate.expired(now) {
-                    let expired = IdentityError::Expired(identity.certificate.not_after);
+                // One that has yet to begin is tried: it may be this machine's clock that is behind.
+                if let Err(expired @ IdentityError::Expired { .. }) =
+                    identity.certificate.in_time(now)
+                {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, expired));
                 }
                 line.dial(Arc::clone(&identity.client)).await.map(TokioIo::new)

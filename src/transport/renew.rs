@@ -115,7 +115,7 @@ impl Renewal {
                         return;
                     }
                 }
-                Err(RenewError::Identity(error @ IdentityError::Expired(_))) => {
+                Err(RenewError::Identity(error @ IdentityError::Expired { .. })) => {
                     tracing::error!("{error}");
                     pause = RETRY_MAX;
                 }
@@ -139,7 +139,9 @@ impl Renewal {
                     self.keep(scope, credentials, identity).await?;
                     return Ok(());
                 }
-                Err(error @ RenewError::Identity(IdentityError::Expired(_))) => return Err(error),
+                Err(error @ RenewError::Identity(IdentityError::Expired { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => failure = error,
             }
         }
@@ -175,8 +177,10 @@ pub async fn renew_once(
     env: &Env,
 ) -> Result<(Credentials, Identity), RenewError> {
     let current = identity.current();
-    if current.certificate.expired(env.clock.now()) {
-        return Err(IdentityError::Expired(current.certificate.not_after).into());
+    if let Err(expired @ IdentityError::Expired { .. }) =
+        current.certificate.in_time(env.clock.now())
+    {
+        return Err(expired.into());
     }
     let key = NodeKey::generate()?;
     let request = IssueRequest { csr_pem: key.request()?, ..IssueRequest::default() };
