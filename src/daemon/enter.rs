@@ -81,6 +81,7 @@ fn enrolment(error: &EnrollError) -> ControlError {
         EnrollError::Unreachable(_)
         | EnrollError::Refused { .. }
         | EnrollError::Certificate { .. }
+        | EnrollError::Clocks { .. }
         | EnrollError::Identity(_) => ControlError::Unavailable(error.to_string()),
     }
 }

@@ -1,6 +1,7 @@
 //! Alarms: a closed set of conditions, each with a text that says what to do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::facts::{Facts, Local, Part, Validity, name_of};
 use crate::domain::Timestamp;
@@ -9,6 +10,10 @@ use crate::state::State;
 
 /// Free bytes below which somebody should make room before it is urgent; writes stop at 64 MiB.
 const ROOM_LOW: u64 = 512 << 20;
+
+/// So far a clock may be behind cluster time: well below the hour by which certificates begin in the
+/// past, and above what machines without time synchronisation drift by in weeks.
+const BEHIND_MAX: Duration = Duration::from_secs(300);
 
 /// Nodes that an alarm names; the others are counted.
 const NAMED_MAX: usize = 5;
@@ -168,10 +173,8 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
         );
         alarm(Name::LeaderUnfit, text);
     }
-    if local.has_clock_stepped {
-        let text = "the clock of this machine was set; repair its time synchronisation (chrony, \
-                    systemd-timesyncd)";
-        alarm(Name::ClockStepped, text.to_owned());
+    if let Some(text) = wrong_clock(facts) {
+        alarm(Name::ClockStepped, text);
     }
     if let Some(text) = local.certificate.and_then(|valid| out_of_time(valid, *now)) {
         alarm(Name::CertificateExpiring, text);
@@ -181,6 +184,22 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
         alarm(Name::BackupOverdue, text.clone());
     }
     found
+}
+
+/// A clock that was set, or that is behind what the swarm has seen already. (One that is ahead
+/// cannot be told from a swarm in which nothing happens.)
+fn wrong_clock(facts: &Facts<'_>) -> Option<String> {
+    const REPAIR: &str = "repair its time synchronisation (chrony, systemd-timesyncd)";
+    let newest = facts.state.map(|state| state.clock).unwrap_or_default();
+    if newest.since(facts.now) > BEHIND_MAX {
+        return Some(format!(
+            "the clock of this machine says {}, and the swarm was at {} already: compare `date` \
+             with another machine's; {REPAIR}. Certificates are signed by this clock",
+            facts.now.brief(),
+            newest.brief()
+        ));
+    }
+    facts.local.has_clock_stepped.then(|| format!("the clock of this machine was set; {REPAIR}"))
 }
 
 /// A certificate that should have been renewed, or is not valid at all: then the clock comes first.

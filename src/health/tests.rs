@@ -190,6 +190,21 @@ fn a_rotation_that_waits_names_the_nodes_that_hold_it_up() {
 }
 
 #[test]
+fn a_clock_that_is_behind_the_swarm_is_told() {
+    let mut state = managers();
+    let told = |state: &State| {
+        let facts = Facts { now: at(100), local: &well(), state: Some(state) };
+        alarms(&facts).into_iter().map(|alarm| alarm.text).collect::<Vec<_>>()
+    };
+    state.clock = at(400);
+    assert_eq!(told(&state), [""; 0]);
+    state.clock = at(401);
+    let texts = told(&state);
+    let words = "says 1970-01-01T00:01:40Z, and the swarm was at 1970-01-01T00:06:41Z already";
+    assert!(texts.len() == 1 && texts[0].contains(words), "{texts:?}");
+}
+
+#[test]
 fn a_certificate_out_of_its_time_leads_to_the_clock_first() {
     let told = |from, until| {
         let local = Local { certificate: Some(Validity { from, until }), ..well() };

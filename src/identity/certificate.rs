@@ -137,6 +137,20 @@ impl Certificate {
         Ok(())
     }
 
+    /// Whether one that was just signed is worth having: it has begun, and is not due for another one
+    /// already. Whoever signed it has another clock.
+    ///
+    /// # Errors
+    /// [`IdentityError::Useless`].
+    pub fn fresh(&self, now: Timestamp) -> Result<(), IdentityError> {
+        let (from, until) = (self.not_before, self.not_after);
+        let left = until.since(now);
+        if now < from || left < until.since(from) / 5 {
+            return Err(IdentityError::Useless { from, until, now });
+        }
+        Ok(())
+    }
+
     /// Whether its time is over.
     #[must_use]
     pub fn expired(&self, now: Timestamp) -> bool {

@@ -100,6 +100,19 @@ pub enum IdentityError {
         /// What this machine's clock says.
         now: Timestamp,
     },
+    /// A manager signed by a clock that is not this machine's.
+    #[error(
+        "the certificate that it signed is valid from {} to {}, which is of no use to this node, whose clock says {}: compare `date` on the two machines and set the clock that is wrong",
+        from.brief(), until.brief(), now.brief()
+    )]
+    Useless {
+        /// Valid from.
+        from: Timestamp,
+        /// Valid until.
+        until: Timestamp,
+        /// What this machine's clock says.
+        now: Timestamp,
+    },
     /// The files cannot be read or written.
     #[error("the node's certificate in {path} cannot be {action}: {reason}")]
     Files {

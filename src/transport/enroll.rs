@@ -96,6 +96,14 @@ pub enum EnrollError {
         /// What is wrong.
         reason: String,
     },
+    /// The certificate that came is of another time than this machine's.
+    #[error("the manager at {addr} let this node in, but {error}; then join again")]
+    Clocks {
+        /// The manager.
+        addr: SocketAddr,
+        /// What is wrong.
+        error: IdentityError,
+    },
     /// This machine cannot make a key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -145,6 +153,7 @@ pub async fn enroll(env: &Env, enrolment: &Enrolment) -> Result<Enrolled, Enroll
     let mut failed = Vec::new();
     for round in 1..=ROUNDS {
         failed.clear();
+        let mut clocks = None;
         let mut is_busy = false;
         for addr in &enrolment.managers {
             match attempt.at(*addr).await {
@@ -155,7 +164,11 @@ pub async fn enroll(env: &Env, enrolment: &Enrolment) -> Result<Enrolled, Enroll
                     failed.push((*addr, reason));
                 }
                 Err(Failure::Unreachable(reason)) => failed.push((*addr, reason)),
+                Err(Failure::Clocks(error)) => clocks = Some(error),
             }
+        }
+        if let Some(error) = clocks {
+            return Err(error);
         }
         if !is_busy || round == ROUNDS {
             break;
@@ -172,6 +185,8 @@ enum Failure {
     Busy(String),
     /// No manager there.
     Unreachable(String),
+    /// A manager whose clock is not this machine's; another one's may be.
+    Clocks(EnrollError),
 }
 
 impl<E: Into<EnrollError>> From<E> for Failure {
@@ -247,14 +262,18 @@ impl Attempt<'_> {
             certificate_pem: reply.certificate_pem,
             root_pem: reply.root_pem,
         };
-        let identity = credentials
+        let certificate = credentials
             .identity(&self.env.clock)
             .map_err(|error| wrong(error.to_string()))?
             .certificate
-            .identity;
+            .clone();
+        let identity = certificate.identity;
         if NodeId::from_slice(&reply.node) != Some(identity.node) {
             return Err(wrong("the certificate names another node".to_owned()).into());
         }
+        certificate
+            .fresh(self.env.clock.now())
+            .map_err(|error| Failure::Clocks(EnrollError::Clocks { addr, error }))?;
         let mut managers: Vec<SocketAddr> =
             reply.managers.iter().filter_map(|manager| manager.addr.parse().ok()).collect();
         if !managers.contains(&addr) {

@@ -202,5 +202,6 @@ pub async fn renew_once(
     if (before.cluster, before.node) != (after.cluster, after.node) {
         return Err(IdentityError::Mismatch(format!("{after} instead of {before}")).into());
     }
+    renewed.certificate.fresh(env.clock.now())?;
     Ok((credentials, renewed))
 }

@@ -8,7 +8,7 @@ mod roots;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,12 +89,15 @@ impl Roster for TestRoster {
 struct TestManager {
     cluster: Arc<Mutex<Cluster>>,
     env: Env,
+    /// By how many seconds the clock that it signs by is ahead; negative: behind.
+    skew: Arc<AtomicI64>,
 }
 
 impl TestManager {
     fn sign(&self, request: authority::Request, identity: NodeIdentity) -> IssueReply {
         let cluster = self.cluster.lock().unwrap().clone();
-        let now = self.env.clock.now();
+        let skew = self.skew.load(Ordering::SeqCst) * 1_000_000_000;
+        let now = Timestamp(self.env.clock.now().0.saturating_add_signed(skew));
         let pem = authority::sign(&cluster.authority, request, identity, now, 90 * DAY).unwrap();
         IssueReply {
             node: identity.node.to_bytes().to_vec().into(),
@@ -162,6 +165,7 @@ struct Harness {
     scope: Scope,
     server: Scope,
     cluster: Arc<Mutex<Cluster>>,
+    skew: Arc<AtomicI64>,
     roster: Arc<TestRoster>,
     addr: SocketAddr,
 }
@@ -200,6 +204,7 @@ impl Harness {
             addr: listener.local_addr().unwrap(),
             server: scope.child("server"),
             roster: Arc::default(),
+            skew: Arc::default(),
             clock,
             env,
             scope,
@@ -210,7 +215,11 @@ impl Harness {
     }
 
     fn serve(&self, listener: TcpListener, limits: Limits) {
-        let manager = TestManager { cluster: Arc::clone(&self.cluster), env: self.env.clone() };
+        let manager = TestManager {
+            cluster: Arc::clone(&self.cluster),
+            env: self.env.clone(),
+            skew: Arc::clone(&self.skew),
+        };
         let serving = Serving {
             identity: self.identity(100, Role::Manager),
             roster: Arc::clone(&self.roster) as Arc<dyn Roster>,

@@ -4,6 +4,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::domain::node::Availability;
+use crate::identity::IdentityError;
 
 fn enrolment(token: &str, managers: &[SocketAddr]) -> Enrolment {
     Enrolment {
@@ -97,4 +98,30 @@ async fn addresses_may_be_names_or_lack_the_port() {
     assert_eq!(resolve("127.0.0.1:2377").await.unwrap(), [local]);
     assert!(resolve("localhost").await.unwrap().iter().all(|addr| addr.port() == 2377));
     assert!(resolve("no such host").await.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_signed_by_a_wrong_clock_is_not_taken() {
+    let harness = Harness::start(Limits::default()).await;
+    let token = harness.token(Role::Worker);
+    let identity = harness.identity(7, Role::Worker);
+    let channels = harness.channels(&identity);
+    let skewed = |seconds: i64| harness.skew.store(seconds, Ordering::SeqCst);
+    for seconds in [2 * 3_600, -80 * 86_400, -100 * 86_400] {
+        skewed(seconds);
+        let told = error(&harness, &token, &[harness.addr]).await;
+        assert!(told.starts_with(&format!("the manager at {} let", harness.addr)), "{told}");
+        assert!(told.contains("compare `date` on the two machines"), "{told}");
+        let renewed = renew_once(&identity, &channels, harness.addr, &harness.env);
+        let refused = soon(renewed).await.map(|_| ()).unwrap_err();
+        assert!(
+            matches!(refused, RenewError::Identity(IdentityError::Useless { .. })),
+            "{seconds}: {refused}"
+        );
+    }
+    for seconds in [0, 1_800, -10 * 86_400] {
+        skewed(seconds);
+        soon(enroll(&harness.env, &enrolment(&token, &[harness.addr]))).await.unwrap();
+        soon(renew_once(&identity, &channels, harness.addr, &harness.env)).await.unwrap();
+    }
 }

@@ -34,7 +34,7 @@ async fn sessions_outlive_a_rotation_but_not_the_root_that_they_were_made_under(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let cluster = Arc::clone(&harness.cluster);
-    let services = TestManager { cluster, env: harness.env.clone() };
+    let services = TestManager { cluster, env: harness.env.clone(), skew: Arc::default() };
     let serving = Serving {
         identity: manager.clone(),
         roster: Arc::<TestRoster>::default(),
