@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::context::Ctx;
 use super::router::Api;
 use super::{Deps, Settings};
-use crate::env::{Clock, Scope};
+use crate::env::{Clock, Scope, Seldom};
 
 /// Most connections at a time. An attached client holds one; beyond this, clients wait in the
 /// socket's backlog.
@@ -184,6 +184,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 async fn accept(listener: UnixListener, api: Api, clock: Arc<dyn Clock>, scope: Scope) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut failures = Seldom::default();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
@@ -195,7 +196,9 @@ async fn accept(listener: UnixListener, api: Api, clock: Arc<dyn Clock>, scope: 
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection to the API could not be accepted");
+                if let Some(times) = failures.again(clock.instant()) {
+                    tracing::warn!(%error, times, "connections to the API could not be accepted");
+                }
                 clock.sleep(ACCEPT_PAUSE).await;
             }
         }

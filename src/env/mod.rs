@@ -21,6 +21,7 @@ pub mod process;
 mod scope;
 pub mod seal;
 pub mod segments;
+mod seldom;
 
 pub use clock::{Clock, Instant, SystemClock};
 pub use device::{Appending, Device, Slots, SystemDevice};
@@ -33,6 +34,7 @@ pub use meters::{
     Proposed, Turn, Wanted,
 };
 pub use scope::{Pace, Scope};
+pub use seldom::Seldom;
 
 use std::sync::Arc;
 

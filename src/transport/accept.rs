@@ -26,7 +26,7 @@ use tonic::transport::server::Connected;
 use super::gate::{Gate, Peer, PeerIdentity, Roster, Standing};
 use super::slots::{Slot, Slots};
 use crate::domain::node::Role;
-use crate::env::{Env, Scope};
+use crate::env::{Env, Scope, Seldom};
 use crate::identity::{Certificate, NodeIdentity, Requirement, SharedIdentity, explain};
 
 /// How much of the server strangers may use.
@@ -125,6 +125,7 @@ pub async fn serve(
 }
 
 async fn accept(listener: &TcpListener, door: &Arc<Door>) {
+    let mut failures = Seldom::default();
     loop {
         match listener.accept().await {
             Ok((tcp, addr)) => {
@@ -136,8 +137,11 @@ async fn accept(listener: &TcpListener, door: &Arc<Door>) {
             }
             Err(error) => {
                 // Out of file descriptors or memory, or the caller went away while it waited.
-                tracing::warn!(%error, "a connection could not be accepted");
-                door.serving.env.clock.sleep(Duration::from_millis(50)).await;
+                let clock = &door.serving.env.clock;
+                if let Some(times) = failures.again(clock.instant()) {
+                    tracing::warn!(%error, times, "connections could not be accepted");
+                }
+                clock.sleep(Duration::from_millis(50)).await;
             }
         }
     }
