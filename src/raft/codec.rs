@@ -33,7 +33,7 @@ use crate::wire::types;
 /// The shape of Raft's messages, and of what lies on one manager's disk alone.
 pub(super) const FORMAT: u8 = 1;
 /// The newest format of entries and snapshots that this release reads; it writes the cluster's.
-const NEWEST: u8 = 2;
+pub(super) const NEWEST: u8 = 2;
 
 const LIMIT: usize = 64 << 20;
 const CONFIG: bincode::config::Configuration<
@@ -126,6 +126,11 @@ pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, CodecError> {
     put(&mut out, &(Stamp::from(entry.log_id()), body), "an entry")?;
     out.extend_from_slice(&tail);
     Ok(out)
+}
+
+/// The format of an encoded entry, if it is newer than what this release reads.
+pub(super) fn newer_format(bytes: &[u8]) -> Option<u8> {
+    bytes.first().copied().filter(|format| *format > NEWEST)
 }
 
 /// Decodes an entry.

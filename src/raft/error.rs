@@ -25,7 +25,9 @@ pub enum Error {
     /// Written by a newer release: nothing is wrong with it.
     #[error(
         "the raft data in {} was written by a newer release: {what}. Nothing is lost: install that \
-         release again and start the daemon; until then this manager takes no part",
+         release again and start the daemon; until then this manager takes no part. (Without that \
+         release: `swarm node replace` for this node on another manager, then here `swarm leave \
+         --force`, and join again)",
         dir.display()
     )]
     Newer {

@@ -127,6 +127,24 @@ impl Log {
         self.shared.memory().purged
     }
 
+    /// Whether an entry after some index can only be read by a newer release: what stands there, in
+    /// words. Reads the disk.
+    pub(super) fn newer(&self, after: Option<u64>) -> io::Result<Option<String>> {
+        let first = after.map_or(0, |index| index.saturating_add(1));
+        let mut newer = None;
+        record::scan(&*self.shared.disk, first..=u64::MAX, &mut |raw| {
+            if newer.is_none() {
+                newer =
+                    self.shared.sealer.newer_format(&raw).map(|format| (raw.stamp.index, format));
+            }
+            Ok(())
+        })?;
+        let (found, known) = (newer, codec::NEWEST);
+        Ok(found.map(|(index, format)| {
+            format!("entry {index} of its log has format {format}, and this release knows {known}")
+        }))
+    }
+
     async fn wait(&self, job: impl FnOnce(oneshot::Sender<()>) -> Job) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
         self.send(job(done)).await?;

@@ -95,6 +95,12 @@ impl Sealer {
         (cut(stamp.index, &raw), chain_of(before, stamp, &sealed))
     }
 
+    /// The format of an entry, if it is newer than what this release reads.
+    pub(super) fn newer_format(&self, raw: &RawEntry) -> Option<u8> {
+        let encoded = self.key.open(&purpose(raw.stamp), &raw.sealed).ok()?;
+        codec::newer_format(&encoded)
+    }
+
     /// The entry in a raw one.
     pub(super) fn open(&self, raw: &RawEntry) -> Result<Entry, Broken> {
         let index = raw.stamp.index;

@@ -155,7 +155,12 @@ pub(super) fn open_machine(
         let what = "the snapshot that the log builds on is gone".to_owned();
         return Err(Error::Corrupt { dir: settings.dir.clone(), what });
     }
-    Ok(machine)
+    // openraft would stop at it without a word of what to do.
+    let newer = log.newer(machine.last().map(|id| id.index));
+    match newer.map_err(|error| Error::io("the raft log", error))? {
+        Some(what) => Err(Error::Newer { dir: settings.dir.clone(), what }),
+        None => Ok(machine),
+    }
 }
 
 /// Opens the log; another process may still be letting go of it.

@@ -14,6 +14,7 @@ use crate::env::disk::tests::patient;
 use crate::env::{Device, SystemDevice};
 use crate::raft::machine::Machine;
 use crate::raft::snapshots::Snapshots;
+use crate::raft::start::open_machine;
 use crate::raft::types::Batch;
 use crate::state::Command;
 
@@ -276,7 +277,41 @@ async fn flipped_bits_never_change_what_is_read(kind: LogKind) {
     assert!(found_out > 0, "no flip hit anything");
 }
 
+/// As a binary that was taken back after the format was raised finds it.
+async fn a_log_of_a_newer_release_is_refused_with_a_way_out(kind: LogKind) {
+    let dir = tempfile::tempdir().unwrap();
+    filled(kind, dir.path(), 5).await;
+    let settings = crate::raft::Settings {
+        dir: dir.path().to_owned(),
+        raft_id: crate::domain::RaftId(1),
+        node: crate::domain::NodeId::default(),
+        addr: ([10, 0, 0, 1], 2377).into(),
+        timing: crate::domain::timing::Timing::DEFAULT,
+        key: KEY,
+        compaction: crate::raft::Compaction::DEFAULT,
+    };
+    let begin = |log: &Log| open_machine(&settings, &Env::system(), &Scope::root("test"), log);
+    let (mut log, closed) = open(kind, dir.path()).unwrap();
+    begin(&log).unwrap();
+    let next = Format(Format::NEWEST.0 + 1);
+    for index in 5..7 {
+        let batch = Batch { format: next, commands: vec![Command::default()].into() };
+        append(&mut log, vec![Entry::new(id(3, index), EntryPayload::Normal(batch))]).await;
+    }
+    close(log, closed).await;
+    let (log, _closed) = open(kind, dir.path()).unwrap();
+    let refused = begin(&log).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, Error::Newer { .. }), "{refused}");
+    let told = refused.to_string();
+    let what =
+        format!("entry 5 of its log has format {next}, and this release knows {}", Format::NEWEST);
+    for words in [what.as_str(), "install that release again", "swarm leave --force"] {
+        assert!(told.contains(words), "{told}");
+    }
+}
+
 crate::raft::tests::over_both! {
+    a_log_of_a_newer_release_is_refused_with_a_way_out,
     openrafts_suite_passes,
     entries_come_back_after_reopening,
     nothing_secret_is_readable_on_the_disk,
