@@ -107,9 +107,10 @@ impl Connector {
         }
     }
 
+    /// The managers in the order to try.
     fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
         let known = self.board.managers.borrow().iter().map(|(_, addr)| *addr).collect();
-        order(known, self.env.entropy.number(), self.addr, lost)
+        in_order(known, (self.addr, lost), self.env.entropy.number())
     }
 
     async fn session(&self, addr: SocketAddr) -> Ended {
@@ -143,6 +144,23 @@ impl Connector {
             Err(ended) => ended,
         }
     }
+}
+
+/// The managers from a place that differs from node to node and from round to round. This node's `own`
+/// comes late: that one is the same process, and when it dies, nobody is left who saw the session close,
+/// so the host would count as silent (docs/adr/0030). Last comes the one that was `lost`: if its host is
+/// gone, finding that out again takes what is left of the lease.
+fn in_order(
+    mut known: Vec<SocketAddr>,
+    (own, lost): (IpAddr, Option<SocketAddr>),
+    number: u64,
+) -> Vec<SocketAddr> {
+    if let Ok(count @ 1..) = u64::try_from(known.len()) {
+        known.rotate_left(usize::try_from(number % count).unwrap_or_default());
+    }
+    known.sort_by_key(|addr| (Some(*addr) == lost, addr.ip() == own));
+    known.dedup();
+    known
 }
 
 /// One session with one manager.
@@ -363,24 +381,6 @@ impl Session<'_> {
     }
 }
 
-/// The managers in the order to try: from a place that differs from node to node and from round to
-/// round. This node's own comes late: it is the same process, and when it dies, nobody is left who saw
-/// the session close, so the host would count as silent. Last comes the one that was `lost`: if its
-/// host is gone, finding that out again takes what is left of the lease.
-fn order(
-    mut known: Vec<SocketAddr>,
-    chance: u64,
-    me: IpAddr,
-    lost: Option<SocketAddr>,
-) -> Vec<SocketAddr> {
-    if let Ok(count @ 1..) = u64::try_from(known.len()) {
-        known.rotate_left(usize::try_from(chance % count).unwrap_or_default());
-    }
-    known.sort_by_key(|addr| (Some(*addr) == lost, addr.ip() == me));
-    known.dedup();
-    known
-}
-
 fn digest_bytes(digest: Option<[u8; 32]>) -> Bytes {
     digest.map(|digest| Bytes::copy_from_slice(&digest)).unwrap_or_default()
 }
@@ -396,15 +396,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_manager_is_tried_last_and_the_own_one_late() {
-        let known = || (1..=4).map(|n| SocketAddr::from(([10, 0, 0, n], 2377))).collect::<Vec<_>>();
-        let [first, second, ..] = known()[..] else { unreachable!("there are four") };
-        for chance in 0..8 {
-            let order = order(known(), chance, first.ip(), Some(second));
-            assert_eq!(order.len(), 4);
-            assert_eq!(order[2..], [first, second], "from {chance}");
+    fn the_manager_in_the_same_process_is_the_last_one_to_try() {
+        let addr = |number: u8| SocketAddr::from(([10, 0, 0, number], 2377));
+        let order = |known: &[u8], number| {
+            let known = known.iter().map(|it| addr(*it)).collect();
+            in_order(known, (addr(1).ip(), None), number)
+        };
+        let mut firsts = std::collections::BTreeSet::new();
+        for number in 0..12 {
+            let order = order(&[1, 2, 3], number);
+            assert_eq!((order.len(), order[2]), (3, addr(1)), "{order:?}");
+            firsts.insert(order[0]);
         }
-        assert!((0..8).any(|chance| order(known(), chance, first.ip(), None)[0] == second));
-        assert_eq!(order(known(), 7, first.ip(), Some(first)).last(), Some(&first));
+        assert_eq!(firsts, [addr(2), addr(3)].into(), "the others share the agents");
+        assert_eq!(order(&[1], 7), [addr(1)], "where it is the only one, it is it");
+        assert_eq!(order(&[], 7), []);
+    }
+
+    #[test]
+    fn a_manager_that_was_lost_is_tried_after_all_others() {
+        let addr = |number: u8| SocketAddr::from(([10, 0, 0, number], 2377));
+        for number in 0..8 {
+            let known = (1..=4).map(addr).collect();
+            let order = in_order(known, (addr(1).ip(), Some(addr(2))), number);
+            assert_eq!((order.len(), &order[2..]), (4, &[addr(1), addr(2)][..]));
+        }
     }
 }
