@@ -244,7 +244,8 @@ impl Rules {
         }
     }
 
-    /// P6, I13: one container per slot where everything is well, but for updates that start first.
+    /// P6, I13: one container per slot where everything is well, but for updates that start first. A task
+    /// that is to be removed has given up its slot: who scales down and up again has a new one beside it.
     fn slots(&mut self, view: &View, machines: &[Sight]) {
         if !machines.iter().all(|machine| machine.is_calm) {
             return;
@@ -257,10 +258,17 @@ impl Rules {
                 else {
                     continue;
                 };
+                if task.desired >= TaskState::Remove {
+                    continue;
+                }
                 let other = slots.insert((task.service, task.slot), task.id);
                 let may_overlap = starts_first(view, task.service);
                 self.hold(other.is_none() || may_overlap, || {
-                    format!("P6: {other:?} and {} run in one slot: {task:?}", task.id)
+                    let all = view.tasks_of(task.service).filter(|it| it.slot == task.slot);
+                    let story: Vec<_> = all.map(|it| tell(it)).collect();
+                    let service = view.service(task.service);
+                    let update = service.and_then(|it| it.update.as_ref());
+                    format!("P6: {other:?} and {} run in one slot: {story:#?} {update:?}", task.id)
                 });
             }
         }
@@ -291,7 +299,7 @@ impl Rules {
                 continue;
             }
             let (mut cpus, mut memory) = (0, 0);
-            let mut ports = BTreeSet::new();
+            let (mut ports, mut holders) = (BTreeSet::new(), Vec::new());
             for task in view.tasks_on(node.id).filter(|task| !task.status.state.is_terminal()) {
                 let Some(version) = view.spec(task.service, task.spec) else { continue };
                 for port in version.spec.host_ports().filter(|port| port.published_port != 0) {
@@ -302,14 +310,33 @@ impl Rules {
                 if let Some(wanted) = resources.and_then(|it| it.reservations.as_ref()) {
                     cpus += wanted.nano_cpus;
                     memory += wanted.memory_bytes;
+                    holders.push(format!(
+                        "{} of {}: {}",
+                        wanted.nano_cpus,
+                        task.service,
+                        tell(task)
+                    ));
                 }
             }
             let has = &description.resources;
             self.hold(cpus <= has.nano_cpus && memory <= has.memory_bytes, || {
-                format!("I16: {} holds {cpus} of {}, {memory}", node.id, has.nano_cpus)
+                format!(
+                    "I16: {} holds {cpus} of {}, {memory}: {holders:#?}",
+                    node.id, has.nano_cpus
+                )
             });
         }
     }
+}
+
+/// A task in a line.
+fn tell(task: &Task) -> String {
+    let (id, version, desired, status) = (task.id, task.spec, task.desired, &task.status);
+    let (state, at, made) = (status.state, status.at.0, task.meta.created_at.0);
+    format!(
+        "{id} of version {version}, made at {made}: {state} of {desired} since {at}, on {:?}",
+        task.node
+    )
 }
 
 fn seen(task: &Task, view: &View) -> Seen {
