@@ -56,7 +56,6 @@ tap=$!
 until ./scripts/lab.sh exec 1 test -S /run/docker.sock; do sleep 0.05; done
 swarm 1 init --advertise-addr 10.99.0.1 >/dev/null
 swarm 1 policy allow host-network >/dev/null
-swarm 1 policy allow host-network >/dev/null
 docker -H "unix://$(sock 4 docker)" swarm init --advertise-addr 10.99.0.4 >/dev/null
 docker -H "unix://$(sock 4 docker)" network create --driver overlay bench >/dev/null
 beside=$("$program" compare --ours "$(sock 1 swarm)" "$(sock 1 docker)" --theirs "$(sock 4 docker)" "$(sock 4 docker)" \
