@@ -49,11 +49,16 @@ echo "hosts: 1-3 a cluster of ours, 4 a node of Docker Swarm" >&2
 LAB_DOCKERD='' DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1 ./scripts/lab.sh hosts 4
 ./scripts/make-image.sh >"$LAB_STATE/image.tar"
 for k in 1 2 3 4; do ./scripts/lab.sh load $k "$LAB_STATE/image.tar" swarm/bench >/dev/null; done
+# Within a host the current directory is another one.
+[ "${program#/}" != "$program" ] || program=$PWD/$program
 # Between our daemon and its engine: notes when a container is asked for.
 ./scripts/lab.sh exec 1 mv /run/docker.sock /run/engine.sock
 ./scripts/lab.sh exec 1 "$program" tap /run/docker.sock /run/engine.sock "$LAB_STATE/tap.log" >/dev/null 2>&1 &
 tap=$!
-until ./scripts/lab.sh exec 1 test -S /run/docker.sock; do sleep 0.05; done
+until ./scripts/lab.sh exec 1 test -S /run/docker.sock; do
+    kill -0 "$tap" 2>/dev/null || { echo "the tap before the engine has ended: $program" >&2; exit 1; }
+    sleep 0.05
+done
 swarm 1 init --advertise-addr 10.99.0.1 >/dev/null
 swarm 1 policy allow host-network >/dev/null
 docker -H "unix://$(sock 4 docker)" swarm init --advertise-addr 10.99.0.4 >/dev/null
