@@ -310,20 +310,17 @@ impl Rules {
                 if let Some(wanted) = resources.and_then(|it| it.reservations.as_ref()) {
                     cpus += wanted.nano_cpus;
                     memory += wanted.memory_bytes;
-                    holders.push(format!(
-                        "{} of {}: {}",
-                        wanted.nano_cpus,
-                        task.service,
-                        tell(task)
-                    ));
+                    holders.push((task, wanted.nano_cpus));
                 }
             }
             let has = &description.resources;
             self.hold(cpus <= has.nano_cpus && memory <= has.memory_bytes, || {
-                format!(
-                    "I16: {} holds {cpus} of {}, {memory}: {holders:#?}",
-                    node.id, has.nano_cpus
-                )
+                let holder = |(task, cpus): &(&Arc<Task>, i64)| {
+                    format!("{cpus} of {}: {}", task.service, tell(task))
+                };
+                let (id, has) = (node.id, has.nano_cpus);
+                let holders: Vec<_> = holders.iter().map(holder).collect();
+                format!("I16: {id} holds {cpus} of {has}, {memory}: {holders:#?}")
             });
         }
     }
