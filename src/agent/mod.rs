@@ -14,6 +14,7 @@
 
 mod board;
 mod codec;
+mod departure;
 mod describe;
 mod files;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::board::Board;
 use super::codec;
+use super::departure::Departure;
 use super::ledger::Note;
 use super::logs::Subscriptions;
 use crate::domain::assignment::AssignmentDiff;
@@ -70,6 +71,8 @@ enum Ended {
     OutOfSequence(#[from] crate::domain::assignment::OutOfSequence),
     #[error("{0}")]
     Ledger(String),
+    #[error("it goes on with the manager at {}", .0.0)]
+    Elsewhere(Box<(SocketAddr, SessionLink)>),
 }
 
 impl Connector {
@@ -77,11 +80,12 @@ impl Connector {
     pub(super) async fn run(self) {
         let mut wait = BACK_OFF_MIN;
         let mut lost = None;
+        let mut departure = Departure::new(self.timing.restart_grace / 2);
         loop {
             let mut removed = false;
             for addr in self.order(lost) {
                 let begun = self.env.clock.instant();
-                let ended = self.session(addr).await;
+                let (addr, ended) = self.session(addr, &mut departure).await;
                 lost = Some(addr);
                 if self.board.connected.send_replace(None).is_some() {
                     self.env.meters.agent_sessions_lost.up();
@@ -108,16 +112,36 @@ impl Connector {
     }
 
     /// The managers in the order to try.
-    fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
+    pub(super) fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
         let known = self.board.managers.borrow().iter().map(|(_, addr)| *addr).collect();
         in_order(known, (self.addr, lost), self.env.entropy.number())
     }
 
-    async fn session(&self, addr: SocketAddr) -> Ended {
-        let link = match self.link.open(addr).await {
-            Ok(link) => link,
-            Err(error) => return error.into(),
+    /// A session with one manager, and from that in the own process with those to whom it moves on. Returns
+    /// the last one.
+    async fn session(&self, addr: SocketAddr, departure: &mut Departure) -> (SocketAddr, Ended) {
+        let mut at = match self.link.open(addr).await {
+            Ok(link) => (addr, link),
+            Err(error) => return (addr, error.into()),
         };
+        loop {
+            let addr = at.0;
+            match self.converse(at, departure).await {
+                Ended::Elsewhere(next) => {
+                    tracing::info!(from = %addr, to = %next.0, "the session moves to another process");
+                    self.board.connected.send_replace(None);
+                    at = *next;
+                }
+                ended => return (addr, ended),
+            }
+        }
+    }
+
+    async fn converse(
+        &self,
+        (addr, link): (SocketAddr, SessionLink),
+        departure: &mut Departure,
+    ) -> Ended {
         let logs = Subscriptions {
             node: self.node,
             board: Arc::clone(&self.board),
@@ -139,10 +163,12 @@ impl Connector {
             beat: self.timing.agent_heartbeat,
             next_beat: self.env.clock.instant(),
         };
-        match session.run().await {
-            Ok(never) => match never {},
-            Err(ended) => ended,
+        let begun = self.env.clock.instant();
+        let Err(ended) = session.run(departure).await;
+        if addr.ip() != self.addr {
+            departure.stayed(self.env.clock.instant().since(begun));
         }
+        ended
     }
 }
 
@@ -180,7 +206,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(mut self) -> Result<std::convert::Infallible, Ended> {
+    async fn run(mut self, departure: &mut Departure) -> Result<std::convert::Infallible, Ended> {
         let board = Arc::clone(&self.connector.board);
         let env = self.connector.env.clone();
         self.hello().await?;
@@ -190,6 +216,8 @@ impl Session<'_> {
         let mut descriptions = board.description.subscribe();
         let mut trusted = board.trusted.subscribe();
         self.report(&board, &mut descriptions).await?;
+        let elsewhere = departure.found(self.connector, self.addr);
+        tokio::pin!(elsewhere);
         loop {
             let now = env.clock.instant();
             tokio::select! {
@@ -215,6 +243,7 @@ impl Session<'_> {
                     changed.map_err(|_| Ended::Silent)?;
                     self.report(&board, &mut descriptions).await?;
                 }
+                next = &mut elsewhere => return Err(Ended::Elsewhere(Box::new(next))),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The agent against the model of the engine and a manager made of channels.
 
+mod departure;
 mod guarded;
 mod world;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,22 +25,36 @@ pub(super) const NODE: NodeId = NodeId::from_bytes([4; 16]);
 
 /// The other ends of one session.
 pub(super) struct Peer {
+    /// Where the agent believes to be connected.
+    pub(super) addr: SocketAddr,
     to: mpsc::Sender<Result<ManagerMessage, LinkError>>,
-    from: mpsc::Receiver<AgentMessage>,
+    pub(super) from: mpsc::Receiver<AgentMessage>,
 }
 
 #[derive(Debug)]
 struct FakeLink {
     sessions: mpsc::Sender<Peer>,
+    refused: Arc<Refused>,
+}
+
+/// A manager that does not answer, and how often it was asked.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    pub(super) who: Mutex<Option<SocketAddr>>,
+    pub(super) asked: AtomicUsize,
 }
 
 #[async_trait]
 impl ManagerLink for FakeLink {
     async fn open(&self, addr: SocketAddr) -> Result<SessionLink, LinkError> {
-        let (outgoing, from) = mpsc::channel(16);
+        if *self.refused.who.lock().unwrap() == Some(addr) {
+            self.refused.asked.fetch_add(1, Ordering::Relaxed);
+            return Err(LinkError::Unreachable { addr, reason: "refused".to_owned() });
+        }
+        let (outgoing, from) = mpsc::channel(1024);
         let (to, incoming) = mpsc::channel(16);
         let closed = LinkError::Unreachable { addr, reason: "test is over".to_owned() };
-        self.sessions.send(Peer { to, from }).await.map_err(|_| closed)?;
+        self.sessions.send(Peer { addr, to, from }).await.map_err(|_| closed)?;
         Ok(SessionLink { outgoing, incoming })
     }
 
@@ -75,6 +90,7 @@ pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
     pub(super) engine: Arc<ModelRuntime>,
     pub(super) guard: Guard,
+    pub(super) refused: Arc<Refused>,
 }
 
 /// One life of the agent.
@@ -101,6 +117,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             engine: Arc::new(ModelRuntime::new()),
             guard: Guard::open(),
+            refused: Arc::default(),
         }
     }
 
@@ -113,13 +130,17 @@ impl World {
             node: NODE,
             addr: "10.9.9.1".parse().unwrap(),
             managers: vec!["10.9.9.1:2377".parse().unwrap()],
-            timing: Timing { drain: Duration::from_millis(20), ..Timing::DEFAULT },
+            timing: Timing {
+                drain: Duration::from_millis(20),
+                restart_grace: Duration::from_millis(40),
+                ..Timing::DEFAULT
+            },
             guard: self.guard.clone(),
         };
         let deps = Deps {
             env: self.env.clone(),
             runtime: Arc::clone(&self.engine) as Arc<dyn Runtime>,
-            link: Arc::new(FakeLink { sessions }),
+            link: Arc::new(FakeLink { sessions, refused: Arc::clone(&self.refused) }),
             overlay: Arc::new(FakeFabric::default()),
         };
         let agent = start(settings, deps, &scope).await.unwrap();
@@ -171,6 +192,12 @@ impl Life {
 impl Manager {
     pub(super) async fn say(&self, kind: ToAgent) {
         self.peer.to.send(Ok(ManagerMessage { kind: Some(kind) })).await.unwrap();
+    }
+
+    /// Waits until the agent has ended the session.
+    pub(super) async fn left(mut self, env: &Env) {
+        let rest = async { while self.peer.from.recv().await.is_some() {} };
+        env.clock.timeout(LONG, rest).await.expect("the agent does not leave");
     }
 
     fn note(&mut self, report: crate::wire::node::TaskReport) {
