@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, Stamp};
+use super::codec::{self, CodecError, Stamp};
 use super::record::Chain;
 use crate::env::{Device, Slots};
 
@@ -53,13 +53,16 @@ impl FloorFile {
 
     /// Opens the file; `None` if there is none.
     ///
-    /// Fails with `InvalidData` when neither slot is valid.
+    /// Fails with `InvalidData` when neither slot is valid, with `Unsupported` when a newer release wrote one: the
+    /// other slot is then an older floor, which must not count.
     pub(super) fn open(device: &dyn Device, path: &Path) -> io::Result<Option<(Self, Floor)>> {
         let Some(content) = device.read(path)? else { return Ok(None) };
-        let newest =
-            content.chunks(SLOT).filter_map(parse).max_by_key(|floor| floor.sequence).ok_or_else(
-                || io::Error::new(io::ErrorKind::InvalidData, "neither slot is valid"),
-            )?;
+        let slots: Result<Vec<Floor>, _> = content.chunks(SLOT).filter_map(parse).collect();
+        let newest = slots
+            .map_err(|error| io::Error::new(io::ErrorKind::Unsupported, error))?
+            .into_iter()
+            .max_by_key(|floor| floor.sequence)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "neither slot is valid"))?;
         Ok(Some((Self { file: device.open_slots(path)? }, newest)))
     }
 
@@ -84,14 +87,19 @@ fn slot(floor: &Floor) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn parse(slot: &[u8]) -> Option<Floor> {
+/// The floor of a slot; nothing where there is none that is whole.
+fn parse(slot: &[u8]) -> Option<Result<Floor, CodecError>> {
     let rest = slot.strip_prefix(MAGIC)?;
     let (length, rest) = rest.split_at_checked(2)?;
     let (sum, rest) = rest.split_at_checked(4)?;
     let length = usize::from(u16::from_le_bytes(length.try_into().ok()?));
     let body = rest.get(..length)?;
     let sum = u32::from_le_bytes(sum.try_into().ok()?);
-    if crc32fast::hash(body) == sum { codec::decode_message(body).ok() } else { None }
+    match codec::decode_message(body) {
+        _ if crc32fast::hash(body) != sum => None,
+        Err(CodecError::Damaged { .. }) => None,
+        floor => Some(floor),
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +126,17 @@ mod tests {
         content[8] ^= 1;
         std::fs::write(&path, &content).unwrap();
         assert_eq!(FloorFile::open(&SystemDevice::default(), &path).unwrap().unwrap().1, floor);
+
+        // What a newer release wrote hides no older floor.
+        let mut newer = content.clone();
+        let body = SLOT + MAGIC.len() + 6;
+        newer[body] = codec::FORMAT + 1;
+        let length = usize::from(newer[body - 6]);
+        let sum = crc32fast::hash(&newer[body..body + length]);
+        newer[body - 4..body].copy_from_slice(&sum.to_le_bytes());
+        std::fs::write(&path, &newer).unwrap();
+        let refused = FloorFile::open(&SystemDevice::default(), &path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported, "{refused}");
 
         content[SLOT + 20] ^= 1;
         std::fs::write(&path, &content).unwrap();

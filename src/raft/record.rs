@@ -49,10 +49,30 @@ impl RawEntry {
 
 /// An entry that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("entry {index} of the log {reason}")]
+#[error("entry {index} of the log {flaw}")]
 pub(super) struct Broken {
     pub(super) index: u64,
-    pub(super) reason: String,
+    pub(super) flaw: Flaw,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    #[error("{0}")]
+    Damage(String),
+    #[error("has format {0}, and this release knows {FORMAT}")]
+    Newer(u8),
+}
+
+impl Broken {
+    pub(super) fn damaged(index: u64, reason: impl Into<String>) -> Self {
+        Self { index, flaw: Flaw::Damage(reason.into()) }
+    }
+
+    /// Whether nothing is wrong with it, but that this release is older.
+    pub(super) const fn is_newer(&self) -> bool {
+        matches!(self.flaw, Flaw::Newer(_))
+    }
 }
 
 impl From<Broken> for io::Error {
@@ -104,7 +124,7 @@ impl Sealer {
     /// The entry in a raw one.
     pub(super) fn open(&self, raw: &RawEntry) -> Result<Entry, Broken> {
         let index = raw.stamp.index;
-        let broken = |reason: String| Broken { index, reason };
+        let broken = |reason: String| Broken::damaged(index, reason);
         let encoded = self
             .key
             .open(&purpose(raw.stamp), &raw.sealed)
@@ -148,7 +168,7 @@ struct Part {
 impl Part {
     fn parse(record: Record) -> Result<Self, Broken> {
         let Record { index, part, mut bytes } = record;
-        let broken = |reason: &str| Broken { index, reason: reason.to_owned() };
+        let broken = |reason: &str| Broken::damaged(index, reason);
         let head: [u8; RECORD_HEAD] = bytes
             .get(..RECORD_HEAD)
             .and_then(|head| head.try_into().ok())
@@ -188,17 +208,18 @@ impl Pending {
     }
 
     fn incomplete(&self) -> Broken {
-        Broken { index: self.index, reason: "lacks a part".to_owned() }
+        Broken::damaged(self.index, "lacks a part")
     }
 
     fn parse(self) -> Result<RawEntry, Broken> {
         let index = self.index;
-        let broken = |reason: String| Broken { index, reason };
-        let (head, sealed) =
-            self.raw.split_at_checked(RAW_HEAD).ok_or_else(|| broken("is cut off".to_owned()))?;
-        if head[0] != FORMAT {
-            return Err(broken(format!("has format {}, which is not known", head[0])));
+        let cut_off = || Broken::damaged(index, "is cut off");
+        match *self.raw.first().ok_or_else(cut_off)? {
+            FORMAT => {}
+            0 => return Err(Broken::damaged(index, "has no format")),
+            newer => return Err(Broken { index, flaw: Flaw::Newer(newer) }),
         }
+        let (head, sealed) = self.raw.split_at_checked(RAW_HEAD).ok_or_else(cut_off)?;
         let number = |at: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&head[at..at + 8]);
@@ -252,4 +273,17 @@ fn purpose(stamp: Stamp) -> [u8; 24] {
     purpose[8..16].copy_from_slice(&stamp.leader.to_le_bytes());
     purpose[16..].copy_from_slice(&stamp.index.to_le_bytes());
     purpose
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The records of an entry under another index, as a release with the next format would write them.
+    pub(in crate::raft) fn of_a_newer_shape(records: &[Record], index: u64) -> Vec<Record> {
+        let mut raw: Vec<u8> =
+            records.iter().flat_map(|it| &it.bytes[RECORD_HEAD..]).copied().collect();
+        raw[0] = FORMAT + 1;
+        cut(index, &raw)
+    }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Error;
-use super::codec::{self, Stamp};
+use super::codec::{self, CodecError, Stamp};
 use super::floor::{Floor, FloorFile};
 use super::log::{Place, Shared};
 use super::record::{self, Broken, Chain, Sealer};
@@ -219,7 +219,7 @@ impl Scribe {
             chain = Some(if raw.stamp.index == id.index { raw.chain } else { raw.before });
             Ok(())
         })?;
-        chain.ok_or_else(|| Broken { index: id.index, reason: "is not there".to_owned() }.into())
+        chain.ok_or_else(|| Broken::damaged(id.index, "is not there").into())
     }
 }
 
@@ -247,6 +247,9 @@ pub(super) fn open(env: &Env, disk: Arc<dyn LogDisk>, place: &Place<'_>) -> Resu
         Ok(floor) => floor,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             return Err(corrupt(dir, format!("its floor file: {error}")));
+        }
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            return Err(newer(dir, format!("its floor file: {error}")));
         }
         Err(error) => return Err(Error::io("the floor of the raft log", error)),
     };
@@ -298,6 +301,7 @@ fn recover(disk: &Arc<dyn LogDisk>, path: &Path, floor: &Floor) -> Result<Found,
     let mut found = read_meta(&**disk, path)?;
     match walk(&**disk, &mut found, floor) {
         Ok(()) => Ok(found),
+        Err(broken) if broken.is_newer() => Err(unreadable(path, &broken)),
         Err(broken) if floor.last.is_none_or(|last| broken.index > last.index) => {
             tracing::warn!(%broken, "dropped an end of the raft log that was never acknowledged");
             let last = found.last.map(|id| id.index);
@@ -306,14 +310,13 @@ fn recover(disk: &Arc<dyn LogDisk>, path: &Path, floor: &Floor) -> Result<Found,
                 .map_err(|error| Error::io("the raft log", error))?;
             Ok(found)
         }
-        Err(broken) => Err(corrupt(path, broken.to_string())),
+        Err(broken) => Err(unreadable(path, &broken)),
     }
 }
 
 fn read(disk: &dyn LogDisk, path: &Path) -> Result<Found, Error> {
     let mut found = read_meta(disk, path)?;
-    walk(disk, &mut found, &Floor::default())
-        .map_err(|broken| corrupt(path, broken.to_string()))?;
+    walk(disk, &mut found, &Floor::default()).map_err(|broken| unreadable(path, &broken))?;
     Ok(found)
 }
 
@@ -337,11 +340,10 @@ fn walk(disk: &dyn LogDisk, found: &mut Found, floor: &Floor) -> Result<(), Brok
         let index = raw.stamp.index;
         let expected = found.last.map_or(first, |last| last.index + 1);
         if index != expected {
-            return Err(Broken { index: expected, reason: "is not there".to_owned() }.into());
+            return Err(Broken::damaged(expected, "is not there").into());
         }
         if raw.before != found.chain {
-            let reason = "does not continue what was before it".to_owned();
-            return Err(Broken { index, reason }.into());
+            return Err(Broken::damaged(index, "does not continue what was before it").into());
         }
         found.chain = raw.chain;
         found.last = Some(raw.log_id());
@@ -354,7 +356,7 @@ fn walk(disk: &dyn LogDisk, found: &mut Found, floor: &Floor) -> Result<(), Brok
     walked.map_err(|error| {
         let index = found.last.map_or(first, |last| last.index + 1);
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Broken>()).cloned();
-        inner.unwrap_or_else(|| Broken { index, reason: format!("cannot be read: {error}") })
+        inner.unwrap_or_else(|| Broken::damaged(index, format!("cannot be read: {error}")))
     })
 }
 
@@ -392,7 +394,13 @@ fn meta<T: serde::de::DeserializeOwned>(
 ) -> Result<Option<T>, Error> {
     let bytes = disk.meta(name).map_err(|error| Error::io("the raft log", error))?;
     let value = bytes.map(|bytes| codec::decode_message(&bytes)).transpose();
-    value.map_err(|error| corrupt(path, format!("its {name}: {error}")))
+    value.map_err(|error| {
+        let what = format!("its {name}: {error}");
+        match error {
+            CodecError::Format { .. } => newer(path, what),
+            CodecError::Damaged { .. } => corrupt(path, what),
+        }
+    })
 }
 
 fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
@@ -414,4 +422,13 @@ fn stamp_chain(stamp: Stamp) -> Chain {
 
 fn corrupt(dir: &Path, what: String) -> Error {
     Error::Corrupt { dir: dir.to_owned(), what }
+}
+
+fn newer(dir: &Path, what: String) -> Error {
+    Error::Newer { dir: dir.to_owned(), what }
+}
+
+fn unreadable(dir: &Path, broken: &Broken) -> Error {
+    let say = if broken.is_newer() { newer } else { corrupt };
+    say(dir, broken.to_string())
 }

@@ -310,7 +310,39 @@ async fn a_log_of_a_newer_release_is_refused_with_a_way_out(kind: LogKind) {
     }
 }
 
+/// Not damage, and no end that may be dropped: neither above the floor nor below.
+async fn a_record_of_a_newer_shape_is_refused_and_left_alone(kind: LogKind) {
+    let dir = tempfile::tempdir().unwrap();
+    filled(kind, dir.path(), 5).await;
+    let entry = |index: u64| {
+        let mut found = Vec::new();
+        let take = &mut |record: crate::env::disk::Record| {
+            found.push(record);
+            Ok(())
+        };
+        disk(kind, dir.path()).scan(index..=index, take).unwrap();
+        found
+    };
+    let newer = crate::raft::record::tests::of_a_newer_shape(&entry(4), 5);
+    {
+        let disk = disk(kind, dir.path());
+        disk.append(newer.clone()).unwrap();
+        disk.barrier().unwrap();
+    }
+    for _ in 0..2 {
+        let refused = open(kind, dir.path()).unwrap_err();
+        assert!(matches!(refused, Error::Newer { .. }), "{refused}");
+        let told = refused.to_string();
+        assert!(
+            told.contains("entry 5 of the log has format 2, and this release knows 1"),
+            "{told}"
+        );
+    }
+    assert_eq!(entry(5).len(), newer.len(), "it is still there");
+}
+
 crate::raft::tests::over_both! {
+    a_record_of_a_newer_shape_is_refused_and_left_alone,
     a_log_of_a_newer_release_is_refused_with_a_way_out,
     openrafts_suite_passes,
     entries_come_back_after_reopening,
