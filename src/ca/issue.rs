@@ -10,10 +10,10 @@ use super::limiter::Limiter;
 use super::{READ_LIMIT, WRITE_LIMIT, not_read, not_written};
 use crate::domain::cluster::MANAGERS_MAX;
 use crate::domain::node::{Availability, Membership, NodeSpec, NodeStatus, Role};
-use crate::domain::{Cluster, Meta, Node, NodeId};
+use crate::domain::{Cluster, Meta, Node, NodeId, Timestamp};
 use crate::env::{Env, Point};
 use crate::identity::authority::{self, Issued};
-use crate::identity::{IdentityError, NodeIdentity, token};
+use crate::identity::{Certificate, IdentityError, NodeIdentity, token};
 use crate::raft::{ProposeError, Store};
 use crate::state::{Change, Expect, Object, Rejection, State, View};
 use crate::transport::PeerIdentity;
@@ -70,6 +70,7 @@ impl Issuer {
         let is_known = check_known(&view, id, role)?;
         let identity = NodeIdentity { cluster: cluster.id, node: id, role };
         if !is_known {
+            self.check_clock(&cluster, request, identity)?;
             let trust = cluster.trust.generation;
             let object = Object::Node(Arc::new(new_node(id, role, availability, trust)));
             self.propose(Change::Put { object, expect: Expect::Absent })
@@ -84,6 +85,27 @@ impl Issuer {
         let cluster = view.cluster.clone().ok_or_else(not_ready)?;
         let issued = self.sign(&cluster, csr, identity)?;
         Ok(reply(&view, identity, issued))
+    }
+
+    /// Whether the node could use a certificate that is signed now. One with another clock could not, and would
+    /// leave a node behind that never comes.
+    fn check_clock(
+        &self,
+        cluster: &Cluster,
+        request: &IssueRequest,
+        identity: NodeIdentity,
+    ) -> Result<(), Status> {
+        if request.clock == 0 {
+            return Ok(());
+        }
+        let (csr, _) = read(request)?;
+        let issued = self.sign(cluster, csr, identity)?;
+        Certificate::from_pem(&issued.certificate_pem)
+            .and_then(|certificate| certificate.fresh(Timestamp(request.clock)))
+            .map_err(|error| {
+                tracing::warn!(node = %identity.node, %error, "a node was not let in");
+                Status::out_of_range(error.to_string())
+            })
     }
 
     /// A node that has a certificate: it gets the role that it should have now.

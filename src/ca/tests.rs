@@ -16,7 +16,7 @@ use crate::domain::node::{
     Availability, ManagerStatus, Membership, Node, NodeSpec, NodeStatus, Role,
 };
 use crate::domain::secret::Sensitive;
-use crate::domain::{Cluster, ClusterId, Format, Meta, NetworkId, NodeId};
+use crate::domain::{Cluster, ClusterId, Format, Meta, NetworkId, NodeId, Timestamp};
 use crate::env::{Env, Scope};
 use crate::identity::{
     CertificateDir, Credentials, NodeIdentity, NodeKey, SharedIdentity, authority, token,
@@ -228,6 +228,7 @@ async fn a_lost_answer_can_be_asked_for_again_by_the_same_key_only() {
         token: manager.token(role),
         availability: 0,
         node: id.to_bytes().to_vec().into(),
+        clock: 0,
     };
     let mut client = CertificateAuthorityClient::new(channels.channel(manager.addr));
     let nodes = manager.store.view().nodes.len();
@@ -240,6 +241,37 @@ async fn a_lost_answer_can_be_asked_for_again_by_the_same_key_only() {
     assert_eq!(client.issue(theft).await.unwrap_err().code(), Code::InvalidArgument);
     let other_role = request(&key, key.node_id(), Role::Manager);
     assert_eq!(client.issue(other_role).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(manager.store.view().nodes.len(), nodes + 1);
+}
+
+#[tokio::test]
+async fn a_node_with_another_clock_is_told_before_it_is_one() {
+    let manager = Manager::start().await;
+    let (_, _, channels) = manager.joined(Role::Worker).await;
+    let mut client = CertificateAuthorityClient::new(channels.channel(manager.addr));
+    let nodes = manager.store.view().nodes.len();
+    let now = manager.env.clock.now();
+    let day = SECOND * 86_400;
+    let request = |clock: Timestamp| {
+        let key = NodeKey::generate().unwrap();
+        IssueRequest {
+            csr_pem: key.request().unwrap(),
+            token: manager.token(Role::Worker),
+            availability: 0,
+            node: key.node_id().to_bytes().to_vec().into(),
+            clock: clock.0,
+        }
+    };
+    for clock in
+        [Timestamp(now.0 - 2 * 3_600_000_000_000), now.after(day * 85), now.after(day * 4_000)]
+    {
+        let refused = client.issue(request(clock)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange);
+        let words = refused.message();
+        assert!(words.contains("compare `date` on the two machines"), "{words}");
+        assert_eq!(manager.store.view().nodes.len(), nodes, "a refused node is left behind");
+    }
+    client.issue(request(now)).await.unwrap();
     assert_eq!(manager.store.view().nodes.len(), nodes + 1);
 }
 

@@ -102,7 +102,7 @@ pub enum IdentityError {
     },
     /// A manager signed by a clock that is not this machine's.
     #[error(
-        "the certificate that it signed is valid from {} to {}, which is of no use to this node, whose clock says {}: compare `date` on the two machines and set the clock that is wrong",
+        "a certificate that is signed there now is valid from {} to {}, which is of no use to this node, whose clock says {}: compare `date` on the two machines and set the clock that is wrong",
         from.brief(), until.brief(), now.brief()
     )]
     Useless {

@@ -217,6 +217,7 @@ impl Attempt<'_> {
                 Availability::Drain => 2,
             },
             node: self.key.node_id().to_bytes().to_vec().into(),
+            clock: self.env.clock.now().0,
         };
         let mut client = CertificateAuthorityClient::new(channel);
         let reply = self
@@ -289,6 +290,8 @@ fn refused(addr: SocketAddr, status: &Status) -> Failure {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => {
             Failure::Busy(reason)
         }
+        // Another manager's clock may be this machine's.
+        Code::OutOfRange => Failure::Clocks(EnrollError::Refused { addr, reason }),
         // Not the manager's words, but those of a broken connection.
         _ if std::error::Error::source(status).is_some() => Failure::Busy(reason),
         _ => Failure::Final(EnrollError::Refused { addr, reason }),

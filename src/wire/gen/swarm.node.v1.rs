@@ -19,6 +19,9 @@ pub struct IssueRequest {
     /// enrolment: the id the node chose, so that a retry is recognised
     #[prost(bytes = "bytes", tag = "4")]
     pub node: ::prost::bytes::Bytes,
+    /// enrolment: what the node's clock says, in ns since 1970; 0: not said
+    #[prost(uint64, tag = "5")]
+    pub clock: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IssueReply {
