@@ -15,7 +15,9 @@ use super::status::Report;
 use super::trust::{TrustStep, TrustTalk};
 use crate::domain::assignment::Item;
 use crate::domain::node::{Description, Membership, Role};
-use crate::domain::{AssignmentSet, Format, NodeId, Position, Revision, SessionId, TaskId};
+use crate::domain::{
+    AssignmentSet, Format, NodeId, Position, Revision, SessionId, TaskId, TaskStatus,
+};
 use crate::env::{Canary, Instant};
 use crate::identity::NodeIdentity;
 use crate::state::{Change, State, assignment};
@@ -27,6 +29,10 @@ use crate::wire::node::{
     Welcome,
 };
 
+/// Bytes of what an agent says of its machine.
+const DESCRIPTION_MAX: usize = 256 << 10;
+/// Bytes of one text of a status; what is longer is cut. The log keeps it for every task.
+const TEXT_MAX: usize = 8 << 10;
 /// How long the first message may take.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// How long this manager may take to reach the position that an agent knows.
@@ -162,6 +168,10 @@ impl Session {
         if json.is_empty() {
             return Ok(None);
         }
+        if json.len() > DESCRIPTION_MAX {
+            let text = format!("a description has at most {DESCRIPTION_MAX} bytes");
+            return Err(Status::invalid_argument(text));
+        }
         let description: Description = serde_json::from_slice(json)
             .map_err(|error| Status::invalid_argument(format!("description: {error}")))?;
         let view = self.shared.store.view();
@@ -182,8 +192,10 @@ impl Session {
             let task = TaskId::from_slice(&report.task)
                 .ok_or_else(|| Status::invalid_argument("a task's id has 16 bytes"))?;
             let status = report.status.unwrap_or_default().try_into();
-            let status =
+            let mut status: TaskStatus =
                 status.map_err(|error: DecodeError| Status::invalid_argument(error.to_string()))?;
+            shorten(&mut status.message);
+            shorten(&mut status.error);
             Ok(Change::ReportTask { task, node, status })
         };
         reports.into_iter().map(change).collect()
@@ -366,4 +378,12 @@ fn managers(state: &State) -> Vec<ManagerAddr> {
 
 fn id_bytes(id: NodeId) -> Bytes {
     Bytes::copy_from_slice(&id.to_bytes())
+}
+
+/// Cuts a text at its last character that fits.
+fn shorten(text: &mut String) {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX - 3));
+        text.push('…');
+    }
 }

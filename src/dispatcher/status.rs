@@ -72,23 +72,80 @@ async fn propose_all(env: Env, store: Store, mut reports: mpsc::Receiver<Report>
     }
 }
 
-/// Proposes until the changes are committed or refused for good.
+/// Proposes until the changes are committed or refused for good. Reports of many nodes go together; one that is
+/// refused costs the others nothing, since a batch that is refused is halved until the culprit is alone.
 async fn commit(env: &Env, store: &Store, changes: Vec<Change>) {
-    if changes.is_empty() {
-        return;
-    }
-    loop {
+    let mut batches = vec![changes];
+    while let Some(mut changes) = batches.pop() {
+        if changes.is_empty() {
+            continue;
+        }
         match store.propose(None, changes.clone(), DEADLINE).await {
-            Ok(_) => return,
+            Ok(_) => {}
+            Err(ProposeError::Rejected(_)) if changes.len() > 1 => {
+                let second = changes.split_off(changes.len() / 2);
+                batches.extend([second, changes]);
+            }
             Err(ProposeError::Rejected(rejection)) => {
-                // Reports are always acceptable to `apply`, unless the node itself is gone.
-                tracing::debug!(%rejection, "reports were refused");
-                return;
+                tracing::warn!(%rejection, "a report of an agent was refused");
             }
             Err(error) => {
                 tracing::debug!(%error, "reports wait");
+                batches.push(changes);
                 env.clock.sleep(env.entropy.jitter(RETRY)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::node::{Description, NodeSpec, NodeStatus, Role};
+    use crate::domain::{Meta, Node, NodeId};
+    use crate::state::{Expect, Object};
+
+    fn node(number: u8) -> Node {
+        Node {
+            id: NodeId::from_bytes([number; 16]),
+            meta: Meta::default(),
+            spec: NodeSpec::default(),
+            description: None,
+            status: NodeStatus::default(),
+            manager: None,
+            certified: Role::Worker,
+            trust: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_refused_costs_the_others_nothing() {
+        let (env, scope) = (Env::system(), Scope::root("test"));
+        let store = Store::in_memory(env.clone());
+        let object = |number| Object::Node(Arc::new(node(number)));
+        let puts = (1..=9).map(|it| Change::Put { object: object(it), expect: Expect::Absent });
+        store.propose(None, puts.collect(), DEADLINE).await.unwrap();
+        let addr: IpAddr = [10, 0, 0, 1].into();
+        let report = |number: u8| Change::ReportNode {
+            node: NodeId::from_bytes([number; 16]),
+            description: Description {
+                // No entry of the log holds that of the fifth.
+                hostname: "h".repeat(if number == 5 { 3 << 20 } else { 10 }),
+                ..Description::default()
+            },
+            addr,
+        };
+        let (committed, mut acked) = watch::channel(0);
+        let reports = start(&env, &store, &scope);
+        reports.push(Report { changes: (1..=9).map(report).collect(), committed, number: 1 }).await;
+        acked.wait_for(|count| *count == 1).await.unwrap();
+        let view = store.view();
+        let described = view.nodes.values().filter(|it| it.description.is_some());
+        let described: Vec<u8> = described.map(|it| it.id.to_bytes()[0]).collect();
+        assert_eq!(described, [1, 2, 3, 4, 6, 7, 8, 9]);
+        scope.shutdown(DEADLINE).await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 
+use super::proposer::measure;
 use super::store::{EVENTS_KEPT, Forward, Leadership, ProposeError, ReadError, Replica, Store};
 use crate::domain::{Position, RaftId, RequestId, Revision};
 use crate::env::Env;
@@ -70,6 +71,7 @@ impl Replica for Lone {
         if !matches!(forward, Forward::ToLeader | Forward::OnlyInTerm(TERM)) {
             return Err(ProposeError::NotLeader);
         }
+        measure(&changes)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let command = Command { proposed_at: self.env.clock.now(), request, changes };
         let position = Position { term: TERM, index: state.position.index + 1 };
