@@ -7,6 +7,8 @@
 
 mod beats;
 mod feed;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod logs;
 mod session;
 mod status;

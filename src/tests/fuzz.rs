@@ -58,12 +58,15 @@ thread_local! {
 fn attempt(target: &Target, input: &[u8]) -> Result<(), String> {
     let before = resident();
     let began = Instant::now();
+    PANIC.with_borrow_mut(String::clear);
     LISTENING.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     LISTENING.set(false);
     let took = began.elapsed();
-    if outcome.is_err() {
-        return Err(PANIC.with_borrow(Clone::clone));
+    // A routine's panic ends no test by itself, but a daemon.
+    let panic = PANIC.with_borrow(Clone::clone);
+    if outcome.is_err() || !panic.is_empty() {
+        return Err(panic);
     }
     if took > TIME_MAX {
         return Err(format!("it took {took:?}"));
@@ -169,6 +172,7 @@ targets![
     stored_object,
     stored_change,
     agent_messages,
+    agent_session,
     manager_messages,
     ledger_diff,
     service_spec,
@@ -179,6 +183,7 @@ targets![
     certificate_request,
     credentials,
     apply,
+    planner,
     dns_query,
     dns_reply,
     constraint,

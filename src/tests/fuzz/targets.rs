@@ -1,24 +1,29 @@
 //! What is fuzzed: each thing that comes from a wire, a disk or a user, and what must hold of it.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use super::mutate::Kind::{self, Bytes, Json, Text};
+use crate::control::{Dirty, Lease, Observed, plan};
 use crate::domain::admission::{Grant, normalise};
 use crate::domain::assignment::AssignmentDiff;
 use crate::domain::container::{FileTarget, SecretReference};
 use crate::domain::placement::Constraint;
+use crate::domain::task::Slot;
 use crate::domain::{
-    AssignmentSet, Position, SecretId, ServiceSpec, SpecPolicy, TaskStatus, Timestamp, UnlockKey,
+    AssignmentSet, Format, Node, NodeId, Position, SecretId, Service, ServiceSpec, SpecPolicy,
+    SpecVersion, Task, TaskId, TaskState, TaskStatus, Timestamp, UnlockKey,
 };
 use crate::identity::{Certificate, Credentials, authority, token};
-use crate::state::{Change, Command, State};
+use crate::state::{Change, Command, Object, State, View};
 use crate::wire::node::{
-    AgentMessage, Hello, ManagerAddr, ManagerMessage, Managers, Report, TaskReport, Welcome,
-    agent_message, manager_message,
+    AgentMessage, Heartbeat, Hello, ManagerAddr, ManagerMessage, Managers, Report, TaskReport,
+    Welcome, agent_message, manager_message,
 };
 use crate::wire::object::{decode_change, decode_object, encode_change, encode_object};
 use crate::wire::types;
-use crate::{agent, api, cli, dns, raft, runtime};
+use crate::{agent, api, cli, dispatcher, dns, raft, runtime};
 
 /// Something that reads what others wrote.
 pub(super) struct Target {
@@ -45,6 +50,7 @@ pub(super) const TARGETS: &[Target] = &[
     target!(stored_object, Bytes, stored_object, || golden("object.")),
     target!(stored_change, Bytes, stored_change, || golden("change.")),
     target!(agent_messages, Bytes, read_agent_message, agent_messages),
+    target!(agent_session, Bytes, agent_session, agent_sessions),
     target!(manager_messages, Bytes, read_manager_message, manager_messages),
     target!(ledger_diff, Bytes, agent::fuzz::ledger, || golden("diff")),
     target!(service_spec, Json, service_spec, service_specs),
@@ -55,6 +61,7 @@ pub(super) const TARGETS: &[Target] = &[
     target!(certificate_request, Text, |bytes| text(bytes, certificate_request), none),
     target!(credentials, Text, |bytes| text(bytes, credentials), private_keys),
     target!(apply, Bytes, apply, stories),
+    target!(planner, Bytes, planner, stories),
     target!(dns_query, Bytes, dns::fuzz::query, none),
     target!(dns_reply, Bytes, dns::fuzz::reply, none),
     target!(constraint, Text, |bytes| text(bytes, constraint), none),
@@ -105,6 +112,76 @@ fn state() -> State {
     state
 }
 
+/// One object of each kind.
+fn objects() -> Vec<Object> {
+    golden("object.").iter().map(|bytes| decode_object(bytes).unwrap()).collect()
+}
+
+/// The golden node, and the task that it has in the cluster below.
+fn worker() -> (NodeId, TaskId) {
+    let node = objects().into_iter().find_map(|object| match object {
+        Object::Node(node) => Some(node.id),
+        _ => None,
+    });
+    (node.unwrap(), TaskId::from_bytes([0xa; 16]))
+}
+
+/// The golden objects with a task of the golden node, and one of another node; references before what refers.
+fn cluster_with_two_tasks() -> Vec<Object> {
+    let (worker, mine) = worker();
+    let (other, theirs) = (NodeId::from_bytes([0xb; 16]), TaskId::from_bytes([0xc; 16]));
+    let mut all = Vec::new();
+    for object in objects() {
+        match object {
+            Object::Task(task) if matches!(task.slot, Slot::Number(_)) => {
+                for (id, node) in [(mine, worker), (theirs, other)] {
+                    let (addresses, status) = (Vec::new(), TaskStatus::default());
+                    let node = Some(node);
+                    all.push(Object::Task(Arc::new(Task {
+                        id,
+                        node,
+                        addresses,
+                        status,
+                        ..(*task).clone()
+                    })));
+                }
+            }
+            Object::Task(_) => {}
+            Object::Node(node) => {
+                all.push(Object::Node(Arc::new(Node {
+                    id: other,
+                    manager: None,
+                    ..(*node).clone()
+                })));
+                all.push(Object::Node(node));
+            }
+            Object::SpecVersion(version) => {
+                let mut spec = (*version.spec).clone();
+                spec.task_template.container_spec.secrets.clear();
+                spec.task_template.container_spec.configs.clear();
+                let spec = Arc::new(spec);
+                all.push(Object::SpecVersion(Arc::new(SpecVersion { spec, ..(*version).clone() })));
+            }
+            Object::Service(service) => {
+                all.push(Object::Service(Arc::new(Service {
+                    previous: None,
+                    ..(*service).clone()
+                })));
+            }
+            object => all.push(object),
+        }
+    }
+    let rank = |object: &Object| match object {
+        Object::Cluster(_) => 0,
+        Object::Node(_) | Object::Network(_) | Object::Secret(_) | Object::Config(_) => 1,
+        Object::NetworkNode(_) | Object::SpecVersion(_) => 2,
+        Object::Service(_) => 3,
+        Object::Task(_) => 4,
+    };
+    all.sort_by_key(rank);
+    all
+}
+
 fn stored_object(bytes: &[u8]) {
     if let Ok(object) = decode_object(bytes) {
         assert_eq!(decode_object(&encode_object(&object)), Ok(object));
@@ -153,6 +230,42 @@ fn agent_messages() -> Vec<Vec<u8>> {
     let kinds = [agent_message::Kind::Hello(hello), agent_message::Kind::Report(several)];
     let messages = kinds.map(|kind| AgentMessage { kind: Some(kind) }.encode_to_vec());
     [&messages[..], &[status.encode_to_vec()]].concat()
+}
+
+/// An agent that says message after message, each behind its length.
+fn agent_session(bytes: &[u8]) {
+    let mut rest = bytes;
+    let mut messages = Vec::new();
+    while messages.len() < 64
+        && !rest.is_empty()
+        && let Ok(message) = AgentMessage::decode_length_delimited(&mut rest)
+    {
+        messages.push(message);
+    }
+    let (node, _) = worker();
+    drop(dispatcher::fuzz::session(node, messages, cluster_with_two_tasks()));
+}
+
+fn agent_sessions() -> Vec<Vec<u8>> {
+    let (_, task) = worker();
+    let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
+    let status = Some(types::TaskStatus::from(&running));
+    let report = TaskReport { task: task.to_bytes().to_vec().into(), status };
+    let mut messages: Vec<_> = agent_messages()
+        .iter()
+        .filter_map(|bytes| AgentMessage::decode(&**bytes).ok())
+        .filter(|message| message.kind.is_some())
+        .collect();
+    let beat = agent_message::Kind::Heartbeat(Heartbeat::default());
+    let reports = agent_message::Kind::Report(Report { tasks: vec![report], ..Report::default() });
+    messages.extend([beat, reports].map(|kind| AgentMessage { kind: Some(kind) }));
+    let (node, _) = worker();
+    let view = dispatcher::fuzz::session(node, messages.clone(), cluster_with_two_tasks());
+    let heard = view.task(task).map(|task| task.status.state);
+    assert_eq!(heard, Some(TaskState::Running), "the agent is not heard, so nothing is tried");
+    let whole: Vec<u8> =
+        messages.iter().flat_map(AgentMessage::encode_length_delimited_to_vec).collect();
+    vec![whole, messages[0].encode_length_delimited_to_vec()]
 }
 
 fn manager_messages() -> Vec<Vec<u8>> {
@@ -225,8 +338,8 @@ fn private_keys() -> Vec<Vec<u8>> {
     vec![crate::identity::NodeKey::generate().unwrap().pem().expose().to_vec()]
 }
 
-/// A story: changes, each behind its length. Applied twice, it comes to the same.
-fn apply(bytes: &[u8]) {
+/// A story: changes, each behind its length.
+fn story_of(bytes: &[u8]) -> Vec<Command> {
     let mut rest = bytes;
     let mut commands = Vec::new();
     while let Ok(message) = types::Change::decode_length_delimited(&mut rest) {
@@ -238,10 +351,27 @@ fn apply(bytes: &[u8]) {
             break;
         }
     }
+    commands
+}
+
+/// The state in which stories begin.
+fn a_cluster() -> State {
+    let put = |object| Change::Put { object, expect: crate::state::Expect::Any };
+    let changes = cluster_with_two_tasks().into_iter().map(put).collect();
+    let command = Command { proposed_at: Timestamp(1), request: None, changes };
+    let mut state = State::default();
+    let (outcome, _) = crate::state::apply(&mut state, &command, Position { term: 1, index: 1 });
+    assert!(outcome.is_ok(), "{outcome:?}");
+    state
+}
+
+/// Applied twice, a story comes to the same.
+fn apply(bytes: &[u8]) {
+    let commands = story_of(bytes);
     let run = || {
-        let mut state = State::default();
+        let mut state = a_cluster();
         let mut outcomes = Vec::new();
-        for (command, index) in commands.iter().zip(1..) {
+        for (command, index) in commands.iter().zip(2..) {
             outcomes.push(crate::state::apply(&mut state, command, Position { term: 1, index }).0);
         }
         (outcomes, state)
@@ -255,6 +385,33 @@ fn apply(bytes: &[u8]) {
     }
 }
 
+/// Whatever state a cluster has come to, a plan follows from it alone, and every batch of it is taken.
+fn planner(bytes: &[u8]) {
+    let mut state = a_cluster();
+    let mut index = 1;
+    for command in story_of(bytes) {
+        index += 1;
+        drop(crate::state::apply(&mut state, &command, Position { term: 1, index }));
+    }
+    let now = Timestamp(3_600_000_000_000);
+    let lease = Lease { renewed_at: now, format: Format::NEWEST, ..Lease::default() };
+    let leases = state.nodes.iter().step_by(2).map(|(node, _)| (*node, lease)).collect();
+    let observed =
+        Observed { now, leases, seed: [index.to_le_bytes()[0]; 32], ..Observed::default() };
+    for round in 0..3 {
+        let view = View::new(state.clone());
+        let found = plan(&view, &observed, &Dirty::All);
+        assert_eq!(found, plan(&view, &observed, &Dirty::All), "the same arguments, another plan");
+        for changes in found.changes {
+            index += 1;
+            let command = Command { proposed_at: now, request: None, changes };
+            let (outcome, _) =
+                crate::state::apply(&mut state, &command, Position { term: 1, index });
+            assert!(outcome.is_ok(), "round {round}: {outcome:?}: {:#?}", command.changes);
+        }
+    }
+}
+
 fn stories() -> Vec<Vec<u8>> {
     let mut story = Vec::new();
     for change in golden("change.") {
@@ -262,8 +419,7 @@ fn stories() -> Vec<Vec<u8>> {
         story.extend(message.encode_length_delimited_to_vec());
     }
     let mut objects = Vec::new();
-    for object in golden("object.") {
-        let object = decode_object(&object).unwrap();
+    for object in cluster_with_two_tasks() {
         let change = Change::Put { object, expect: crate::state::Expect::Any };
         let message = types::Change::decode(&*encode_change(&change)).unwrap();
         objects.extend(message.encode_length_delimited_to_vec());
