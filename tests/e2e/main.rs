@@ -22,5 +22,6 @@ mod policy;
 mod recovery;
 mod registry;
 mod rotation;
+mod segments;
 mod story;
 mod watch;

@@ -99,3 +99,48 @@ fn a_node_that_never_comes_back_is_removed_and_the_rotation_goes_on() {
         root.matches("BEGIN").count() == 1 && root != old_root && tls(&lab, 1, "Ready") == 1
     });
 }
+
+/// Three bad days in one: while a node that is down holds a rotation up, a locked manager is opened, and then the
+/// majority is lost for ever. The rotation ends all the same, and the key still opens.
+#[test]
+fn a_rotation_outlives_a_locked_manager_and_a_lost_majority() {
+    let lab = Lab::cluster(4, 3);
+    lab.web(1, "web", 4, &[]);
+    let before = lab.all_containers(&[1], "web");
+    let old_root = lab.swarm(1, &["ca"]);
+    lab.swarm(1, &["update", "--autolock"]);
+    let key = lab.swarm(1, &["unlock-key", "--quiet"]);
+    lab.act(&["kill", "3", "daemon"]);
+    lab.swarm(1, &["ca", "--rotate", "--detach"]);
+    lab.until("three have rotated", || tls(&lab, 1, "Ready") == 3);
+
+    let state = || lab.try_swarm(1, &["info", "--format", "{{.Swarm.LocalNodeState}}"]).out;
+    let restart_and_open = || {
+        lab.act(&["kill", "1", "daemon"]);
+        lab.act(&["start", "1", "daemon"]);
+        lab.until("it comes up locked", || state() == "locked");
+        let swarm = env!("CARGO_BIN_EXE_swarm");
+        let opened = lab.exec(1, &["sh", "-c", &format!("echo '{key}' | {swarm} unlock")]);
+        assert!(opened.ok, "{opened:?}");
+        lab.until("it is open", || state() == "active");
+    };
+    restart_and_open();
+    lab.until("two managers and the worker are there", || lab.ready() == 3);
+    assert_eq!(lab.swarm(1, &["ca"]).matches("BEGIN").count(), 2, "the rotation goes on");
+
+    lab.act(&["stop", "2"]);
+    lab.act(&["stop", "3"]);
+    let refusal = || lab.try_swarm(1, &["service", "ls"]).err;
+    lab.until("no leader", || refusal().contains("does not have a leader"));
+    let done = lab.swarm(1, &["recover", "--force"]);
+    assert!(done.contains("is the only manager"), "{done}");
+    lab.until("it leads, and the worker is back", || lab.ready() == 2);
+    lab.until("the root is switched, now that those who held it up are gone", || {
+        let root = lab.swarm(1, &["ca"]);
+        root.matches("BEGIN").count() == 1 && root != old_root && tls(&lab, 1, "Ready") == 2
+    });
+    restart_and_open();
+    lab.until("everything runs", || lab.ready() == 2 && lab.replicas(1, "web") == "4/4");
+    let after = lab.all_containers(&[1, 4], "web");
+    assert!(before.iter().all(|it| after.contains(it)), "no container was restarted");
+}
