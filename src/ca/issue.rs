@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 use super::limiter::Limiter;
 use super::{READ_LIMIT, WRITE_LIMIT, not_read, not_written};
 use crate::domain::cluster::MANAGERS_MAX;
-use crate::domain::node::{Availability, Membership, NodeSpec, NodeStatus, Role};
-use crate::domain::{Cluster, Meta, Node, NodeId, Timestamp};
+use crate::domain::node::{Availability, Membership, Role};
+use crate::domain::{Cluster, Node, NodeId, Timestamp};
 use crate::env::{Env, Point};
 use crate::identity::authority::{self, Issued};
 use crate::identity::{Certificate, IdentityError, NodeIdentity, token};
@@ -72,7 +72,9 @@ impl Issuer {
         if !is_known {
             self.check_clock(&cluster, request, identity)?;
             let trust = cluster.trust.generation;
-            let object = Object::Node(Arc::new(new_node(id, role, availability, trust)));
+            let mut node = Node { trust, ..Node::new(id, role) };
+            node.spec.availability = availability;
+            let object = Object::Node(Arc::new(node));
             self.propose(Change::Put { object, expect: Expect::Absent })
                 .await
                 .map_err(|error| not_written(&error))?;
@@ -243,19 +245,6 @@ fn check_known(state: &State, id: NodeId, role: Role) -> Result<bool, Status> {
 
 fn is_member(node: &Node) -> bool {
     node.manager.is_some_and(|manager| manager.membership != Membership::Removed)
-}
-
-fn new_node(id: NodeId, role: Role, availability: Availability, trust: u64) -> Node {
-    Node {
-        id,
-        meta: Meta::default(),
-        spec: NodeSpec { role, availability, ..NodeSpec::default() },
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: role,
-        trust,
-    }
 }
 
 fn reply(state: &State, identity: NodeIdentity, issued: Issued) -> IssueReply {

@@ -12,9 +12,7 @@ use tonic::service::Routes;
 
 use super::*;
 use crate::domain::cluster::{AddressPool, Authority, ClusterSpec, Trust};
-use crate::domain::node::{
-    Availability, ManagerStatus, Membership, Node, NodeSpec, NodeStatus, Role,
-};
+use crate::domain::node::{Availability, ManagerStatus, Membership, Node, Role};
 use crate::domain::secret::Sensitive;
 use crate::domain::{Cluster, ClusterId, Format, Meta, NetworkId, NodeId, Timestamp};
 use crate::env::{Env, Scope};
@@ -66,16 +64,7 @@ fn cluster(authority: Authority) -> Cluster {
 }
 
 fn manager_node(id: NodeId) -> Node {
-    Node {
-        id,
-        meta: Meta::default(),
-        spec: NodeSpec { role: Role::Manager, ..NodeSpec::default() },
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: Role::Manager,
-        trust: 0,
-    }
+    Node::new(id, Role::Manager)
 }
 
 impl Manager {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::cluster::{AddressPool, Authority, Cluster, ClusterSpec, DATA_PATH_PORT};
 use crate::domain::network::Subnet;
-use crate::domain::node::{Availability, NodeSpec, NodeStatus, Role};
+use crate::domain::node::{Availability, Role};
 use crate::domain::secret::Sensitive;
 use crate::domain::{Autolock, ClusterId, Format, Labels, Meta, Network, NetworkId, Node, NodeId};
 use crate::state::{Change, Expect, Object};
@@ -140,20 +140,9 @@ pub fn changes(founding: Founding, pool: AddressPool) -> Result<Vec<Change>, Poo
         subnet,
         cursor: 0,
     };
-    let node = Node {
-        id: founding.node,
-        meta: Meta::default(),
-        spec: NodeSpec {
-            role: Role::Manager,
-            availability: founding.availability,
-            ..NodeSpec::default()
-        },
-        description: None,
-        status: NodeStatus { addr: Some(founding.addr.ip()), ..NodeStatus::default() },
-        manager: None,
-        certified: Role::Manager,
-        trust: 0,
-    };
+    let mut node = Node::new(founding.node, Role::Manager);
+    node.spec.availability = founding.availability;
+    node.status.addr = Some(founding.addr.ip());
     let put = |object| Change::Put { object, expect: Expect::Absent };
     Ok(vec![
         put(Object::Cluster(Arc::new(cluster))),

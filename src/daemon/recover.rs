@@ -19,8 +19,8 @@ use super::record::Record;
 use crate::api::{
     ControlError, Participation, Places, RecoverRequest, Recovery, RestoreRequest, Run,
 };
-use crate::domain::node::{Availability, ManagerStatus, Membership, NodeSpec, NodeStatus, Role};
-use crate::domain::{Meta, Node as Machine, NodeId, RaftId};
+use crate::domain::node::{ManagerStatus, Membership, Role};
+use crate::domain::{Node as Machine, NodeId, RaftId};
 use crate::identity::enlist;
 use crate::raft::{self, Salvaged, archive};
 use crate::state::{Change, Expect, Object, ObjectKey, State};
@@ -240,14 +240,8 @@ fn alone(state: &State, me: NodeId, addr: SocketAddr, epoch: RaftId) -> Vec<Chan
         .collect();
     let known = state.node(me).map(|node| (**node).clone());
     let mut node = known.unwrap_or_else(|| Machine {
-        id: me,
-        meta: Meta::default(),
-        spec: NodeSpec { availability: Availability::Active, ..NodeSpec::default() },
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: Role::Manager,
         trust: state.cluster.as_ref().map_or(0, |cluster| cluster.trust.generation),
+        ..Machine::new(me, Role::Manager)
     });
     node.spec.role = Role::Manager;
     node.certified = Role::Manager;

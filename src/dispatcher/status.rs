@@ -104,29 +104,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::node::{Description, NodeSpec, NodeStatus, Role};
-    use crate::domain::{Meta, Node, NodeId};
+    use crate::domain::node::{Description, Role};
+    use crate::domain::{Node, NodeId};
     use crate::state::{Expect, Object};
-
-    fn node(number: u8) -> Node {
-        Node {
-            id: NodeId::from_bytes([number; 16]),
-            meta: Meta::default(),
-            spec: NodeSpec::default(),
-            description: None,
-            status: NodeStatus::default(),
-            manager: None,
-            certified: Role::Worker,
-            trust: 0,
-        }
-    }
 
     #[tokio::test]
     async fn a_report_that_is_refused_costs_the_others_nothing() {
         let (env, scope) = (Env::system(), Scope::root("test"));
         let store = Store::in_memory(env.clone());
-        let object = |number| Object::Node(Arc::new(node(number)));
-        let puts = (1..=9).map(|it| Change::Put { object: object(it), expect: Expect::Absent });
+        let put = |number: u8| {
+            let node = Node::new(NodeId::from_bytes([number; 16]), Role::Worker);
+            Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Absent }
+        };
+        let puts = (1..=9).map(put);
         store.propose(None, puts.collect(), DEADLINE).await.unwrap();
         let addr: IpAddr = [10, 0, 0, 1].into();
         let report = |number: u8| Change::ReportNode {

@@ -29,6 +29,23 @@ pub struct Node {
     pub trust: u64,
 }
 
+impl Node {
+    /// A node that was let in with a role: its certificate has it, and nothing else is known of it yet.
+    #[must_use]
+    pub fn new(id: NodeId, role: Role) -> Self {
+        Self {
+            id,
+            meta: Meta::default(),
+            spec: NodeSpec { role, ..NodeSpec::default() },
+            description: None,
+            status: NodeStatus::default(),
+            manager: None,
+            certified: role,
+            trust: 0,
+        }
+    }
+}
+
 /// The user's wish for a node (Docker: `NodeSpec`).
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -34,7 +34,7 @@ use openraft::raft::AppendEntriesRequest;
 
 use super::codec::{self, Stamp};
 use super::types::{Batch, Entry, LogId, TypeConfig, Vote};
-use crate::domain::node::{NodeSpec, NodeStatus, Role};
+use crate::domain::node::Role;
 use crate::domain::secret::PayloadSpec;
 use crate::domain::{Config, ConfigId, Format, Meta, Node, NodeId};
 use crate::state::{Change, Command, Expect, Object};
@@ -44,16 +44,7 @@ pub(super) const CONTENT: &[u8] = b"a content that must be sealed";
 
 /// A change that creates a node.
 pub(super) fn node_change(number: u8) -> Change {
-    let node = Node {
-        id: NodeId::from_bytes([number; 16]),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: Role::Worker,
-        trust: 0,
-    };
+    let node = Node::new(NodeId::from_bytes([number; 16]), Role::Worker);
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Any }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Change, Command, Event, Expect, Object, Outcome, State, apply};
 use crate::domain::cluster::{AddressPool, Authority, ClusterSpec};
 use crate::domain::network::Subnet;
-use crate::domain::node::{Description, NodeSpec, NodeStatus, Reachability, Role};
+use crate::domain::node::{Description, NodeStatus, Reachability, Role};
 use crate::domain::secret::{PayloadSpec, Sensitive};
 use crate::domain::service::VersionNumber;
 use crate::domain::task::{Slot, TaskAddress};
@@ -72,18 +72,13 @@ pub(crate) fn part(network: u8, node: u8) -> NetworkNode {
 
 pub(crate) fn node(number: u8) -> Node {
     Node {
-        id: node_id(number),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
         description: Some(Description { hostname: format!("n{number}"), ..Description::default() }),
         status: NodeStatus {
             reachability: Reachability::Reachable,
             addr: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))),
             ..NodeStatus::default()
         },
-        manager: None,
-        certified: Role::Worker,
-        trust: 0,
+        ..Node::new(node_id(number), Role::Worker)
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use swarm::control::{Dirty, Lease, Observed, Plan, plan};
 use swarm::domain::cluster::{AddressPool, Authority, ClusterSpec};
 use swarm::domain::network::Subnet;
-use swarm::domain::node::{Description, NodeSpec, NodeStatus, Reachability, Role};
+use swarm::domain::node::{Description, NodeStatus, Reachability, Role};
 use swarm::domain::secret::Sensitive;
 use swarm::domain::service::Mode;
 use swarm::domain::{
@@ -79,18 +79,13 @@ fn cluster(nodes: u64, prefix: u8) -> State {
             Description { hostname: format!("n{number}"), ..Description::default() };
         description.resources.nano_cpus = 64_000_000_000;
         changes.push(put(Object::Node(Arc::new(Node {
-            id: NodeId::from_bytes(id(number + 1)),
-            meta: Meta::default(),
-            spec: NodeSpec::default(),
             description: Some(description),
             status: NodeStatus {
                 reachability: Reachability::Reachable,
                 addr: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
                 ..NodeStatus::default()
             },
-            manager: None,
-            certified: Role::Worker,
-            trust: 0,
+            ..Node::new(NodeId::from_bytes(id(number + 1)), Role::Worker)
         }))));
     }
     commit(&mut state, START, changes);

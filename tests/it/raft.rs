@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use swarm::domain::cluster::Authority;
-use swarm::domain::node::{Node, NodeSpec, NodeStatus, Role};
+use swarm::domain::node::{Node, Role};
 use swarm::domain::timing::Timing;
-use swarm::domain::{ClusterId, Meta, NodeId, RaftId};
+use swarm::domain::{ClusterId, NodeId, RaftId};
 use swarm::env::disk::LogKind;
 use swarm::env::{Env, Scope, SystemDevice};
 use swarm::identity::{
@@ -37,16 +37,7 @@ fn node(number: u8) -> NodeId {
 }
 
 fn change(number: u8) -> Change {
-    let node = Node {
-        id: NodeId::from_bytes([number; 16]),
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: Role::Worker,
-        trust: 0,
-    };
+    let node = Node::new(NodeId::from_bytes([number; 16]), Role::Worker);
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Any }
 }
 

@@ -3,28 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
-use crate::domain::node::{NodeSpec, NodeStatus, Role};
-use crate::domain::{Meta, NodeId};
+use crate::domain::NodeId;
+use crate::domain::node::Role;
 
 fn node() -> Node {
     let mut description = Description { hostname: "Alpha".into(), ..Description::default() };
     description.platform = Platform { architecture: "x86_64".into(), os: "linux".into() };
     description.engine.labels.insert("disk".into(), "SSD".into());
-    let mut spec = NodeSpec { role: Role::Manager, ..NodeSpec::default() };
-    spec.labels.insert("Zone".into(), "a".into());
-    Node {
-        id: NodeId::from_bytes([1; 16]),
-        meta: Meta::default(),
-        spec,
-        description: Some(description),
-        status: NodeStatus {
-            addr: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
-            ..NodeStatus::default()
-        },
-        manager: None,
-        certified: Role::Manager,
-        trust: 0,
-    }
+    let mut node = Node::new(NodeId::from_bytes([1; 16]), Role::Manager);
+    node.spec.labels.insert("Zone".into(), "a".into());
+    node.status.addr = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+    Node { description: Some(description), ..node }
 }
 
 #[test]
