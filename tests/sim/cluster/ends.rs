@@ -67,10 +67,10 @@ impl World {
         self.until(PATIENCE, "nobody leads", |world| world.leader().is_some());
         self.act(User::settle, "the last wishes were not taken", |book| book.is_settled);
         self.until(PATIENCE + REST, "what was wished for did not come true", Self::is_as_wished);
-        self.until(PATIENCE, "names do not follow", |world| world.names().is_none());
+        self.comes_to(PATIENCE, Self::names);
         self.stays();
         self.act(User::clear, "the services were not removed", |book| book.is_cleared);
-        self.until(PATIENCE, "something is left", |world| world.left().is_none());
+        self.comes_to(PATIENCE, Self::left);
         if self.has_failed() {
             return;
         }
@@ -100,6 +100,20 @@ impl World {
         let user = self.user(host, 9);
         self.servers[host].spawn(deed(user));
         self.until(PATIENCE, problem, |world| is_done(&world.book.lock().unwrap()));
+    }
+
+    /// Lets time pass until nothing is wrong; what is wrong for too long is a violation.
+    fn comes_to(&mut self, limit: Duration, problem: fn(&Self) -> Option<String>) {
+        let deadline = self.now + limit;
+        while !self.has_failed()
+            && let Some(problem) = problem(self)
+        {
+            if self.now >= deadline {
+                let situation = self.situation();
+                return self.violate(format!("{problem}, for {limit:?}\n{situation}"));
+            }
+            self.pass(Duration::from_millis(50));
+        }
     }
 
     /// I20: exactly what is wished runs, and the view says so.
@@ -175,23 +189,26 @@ impl World {
     fn left(&self) -> Option<String> {
         let view = self.view()?;
         if let Some(task) = view.tasks.values().next() {
-            return Some(format!("the record of {task:?}"));
+            return Some(format!("I20: the record of {task:?} is left"));
         }
         if let Some(((service, number), _)) = view.specs.iter().next() {
-            return Some(format!("version {number} of service {service}"));
+            return Some(format!("I20: version {number} of service {service} is left"));
         }
         self.servers.iter().find_map(|server| {
             let containers = server.engine.model.containers();
             if let Some(container) = containers.first() {
-                return Some(format!("{container:?} on host {}", server.host));
+                return Some(format!("I20: {container:?} is left on host {}", server.host));
             }
             let agent = server.agent()?;
             if let Some(task) = agent.assignments().borrow().tasks().next() {
-                return Some(format!("{task:?} in the ledger of host {}", server.host));
+                return Some(format!(
+                    "I20: {task:?} is left in the ledger of host {}",
+                    server.host
+                ));
             }
             let files = std::fs::read_dir(server.run_dir.join("tasks")).ok()?;
             let name = files.filter_map(Result::ok).next()?.file_name();
-            Some(format!("files of {} on host {}", name.display(), server.host))
+            Some(format!("I20: files of {} are left on host {}", name.display(), server.host))
         })
     }
 
