@@ -38,10 +38,16 @@ pub struct Issuer {
 }
 
 impl Issuer {
+    /// Issues what a store permits.
+    #[must_use]
+    pub fn new(store: Store, env: Env) -> Self {
+        Self { store, env, limiter: Limiter::default() }
+    }
+
     /// The service, ready to be added to a server's routes.
     #[must_use]
     pub fn service(store: Store, env: Env) -> CertificateAuthorityServer<Self> {
-        let issuer = Self { store, env, limiter: Limiter::default() };
+        let issuer = Self::new(store, env);
         CertificateAuthorityServer::new(issuer).max_decoding_message_size(REQUEST_MAX)
     }
 
@@ -116,9 +122,28 @@ impl Issuer {
         peer: NodeIdentity,
         request: &IssueRequest,
     ) -> Result<IssueReply, Status> {
+        self.give_role(peer.node, |view, cluster, role| {
+            let csr = authority::Request::from_pem(&request.csr_pem).map_err(|e| invalid(&e))?;
+            let identity = NodeIdentity { cluster: cluster.id, node: peer.node, role };
+            let issued = self.sign(cluster, csr, identity)?;
+            Ok(reply(view, identity, issued))
+        })
+        .await
+    }
+
+    /// Gives a node the role that it should have now: what is made for it leaves the house when that
+    /// is written down. It is made again if the node changes meanwhile.
+    ///
+    /// # Errors
+    /// When it is no node, is still a member of the managers' group, or nothing can be read or written.
+    pub async fn give_role<T>(
+        &self,
+        node: NodeId,
+        make: impl Fn(&View, &Cluster, Role) -> Result<T, Status>,
+    ) -> Result<T, Status> {
         for _ in 0..RETRIES {
             let (view, cluster) = self.newest().await?;
-            let node = view.node(peer.node).ok_or_else(|| {
+            let node = view.node(node).ok_or_else(|| {
                 Status::not_found(
                     "this node was removed from the swarm; run `swarm leave --force` on it, then join again",
                 )
@@ -129,11 +154,9 @@ impl Issuer {
                     "this node is to become a worker, but is still a member of the managers' group; the certificate follows when it has left",
                 ));
             }
-            let csr = authority::Request::from_pem(&request.csr_pem).map_err(|e| invalid(&e))?;
-            let identity = NodeIdentity { cluster: cluster.id, node: peer.node, role };
-            let issued = self.sign(&cluster, csr, identity)?;
+            let made = make(&view, &cluster, role)?;
             match self.certify(node, role).await {
-                Ok(()) => return Ok(reply(&view, identity, issued)),
+                Ok(()) => return Ok(made),
                 Err(ProposeError::Rejected(Rejection::Stale { .. })) => {}
                 Err(error) => return Err(not_written(&error)),
             }

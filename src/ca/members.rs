@@ -31,10 +31,16 @@ pub struct Members {
 }
 
 impl Members {
+    /// Writes to a store.
+    #[must_use]
+    pub const fn new(store: Store, env: Env) -> Self {
+        Self { store, env }
+    }
+
     /// The service, ready to be added to a server's routes.
     #[must_use]
     pub fn service(store: Store, env: Env) -> MembershipServer<Self> {
-        MembershipServer::new(Self { store, env }).max_decoding_message_size(64 * 1024)
+        MembershipServer::new(Self::new(store, env)).max_decoding_message_size(64 * 1024)
     }
 
     /// Writes the join down. Two joins in one log entry would have the same raft id, so the second
