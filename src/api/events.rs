@@ -22,7 +22,7 @@ use super::convert::event;
 use super::error::Error;
 use super::filter::Filters;
 use crate::domain::Timestamp;
-use crate::env::Scope;
+use crate::env::{Canary, Faults, Scope};
 use crate::raft::Store;
 
 /// Events kept for `since` (dockerd keeps 256) and queued for a slow reader.
@@ -65,11 +65,11 @@ impl EventHub {
     /// Starts following the store, whenever there is one.
     pub(super) fn start(deps: &Deps, scope: &Scope) -> Self {
         let hub = Self { sender: broadcast::Sender::new(KEPT), kept: Arc::default() };
-        scope.spawn("events", hub.clone().follow(deps.store.clone()));
+        scope.spawn("events", hub.clone().follow(deps.store.clone(), deps.env.faults));
         hub
     }
 
-    async fn follow(self, mut stores: watch::Receiver<Option<Store>>) {
+    async fn follow(self, mut stores: watch::Receiver<Option<Store>>, faults: Faults) {
         loop {
             let store = stores.borrow_and_update().clone();
             let Some(store) = store else {
@@ -81,7 +81,7 @@ impl EventHub {
             tokio::select! {
                 biased;
                 changed = stores.changed() => if changed.is_err() { return },
-                () = self.follow_one(&store) => {
+                () = self.follow_one(&store, faults) => {
                     // The store is closing; the next one will be announced.
                     if stores.changed().await.is_err() { return }
                 }
@@ -89,12 +89,16 @@ impl EventHub {
         }
     }
 
-    async fn follow_one(&self, store: &Store) {
+    async fn follow_one(&self, store: &Store, faults: Faults) {
         let mut events = store.events();
         loop {
             match events.recv().await {
                 Ok(batch) => {
                     let view = store.view();
+                    let is_lost = view.position.index.is_multiple_of(32);
+                    if is_lost && faults.has(Canary::NewsLost) {
+                        continue;
+                    }
                     batch.iter().filter_map(|one| event::news(one, &view)).for_each(|news| {
                         self.publish(Arc::new(news));
                     });

@@ -346,7 +346,7 @@ impl Session {
         let in_group = node.manager.is_some_and(|part| part.membership != Membership::Removed);
         // The session is as old as its certificate; `certified` is the role of the newest one.
         let due = wanted != node.certified && (wanted == Role::Manager || !in_group);
-        if !due {
+        if !due || self.shared.env.faults.has(Canary::RoleNotTold) {
             self.role_told = None;
         } else if self.role_told != Some(wanted) {
             self.role_told = Some(wanted);

@@ -45,6 +45,12 @@ pub enum Canary {
     SecretToAll,
     /// Names keep standing for tasks that have ended.
     EndpointsKept,
+    /// An update replaces all tasks at a time, whatever its policy says.
+    UpdateAtOnce,
+    /// Nodes are not told that they are to have another role.
+    RoleNotTold,
+    /// Some news reach no user.
+    NewsLost,
 }
 
 impl Canary {
@@ -63,7 +69,7 @@ impl Canary {
     ];
 
     /// Those of the cluster above it.
-    pub const CLUSTER: [Self; 8] = [
+    pub const CLUSTER: [Self; 11] = [
         Self::StaleAssignments,
         Self::LedgerNotSynced,
         Self::AdoptsNothing,
@@ -72,6 +78,9 @@ impl Canary {
         Self::AddressFreedEarly,
         Self::SecretToAll,
         Self::EndpointsKept,
+        Self::UpdateAtOnce,
+        Self::RoleNotTold,
+        Self::NewsLost,
     ];
 }
 

@@ -18,16 +18,18 @@ mod observations;
 pub use leases::{Dial, GrpcLeases, LeaseError, LeaseLink, LeaseRpc, LeaseTable, Leases, Renewal};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::control::{self, Dirty, Effect, Plan};
-use crate::domain::Timestamp;
+use crate::domain::service::UpdateState;
 use crate::domain::timing::Timing;
+use crate::domain::{Task, TaskState, Timestamp};
 use crate::env::{Canary, Env, Instant, Scope};
 use crate::raft::{self, Leadership, ProposeError, Store};
-use crate::state::{Change, Object, ObjectKey};
+use crate::state::{Change, Expect, Object, ObjectKey, View};
 use observations::Observations;
 
 /// How long a plan may take to be applied before its outcome is asked for.
@@ -171,8 +173,11 @@ impl Leader {
         let observed = observations.observed(now, seed, &leases, members);
         let observed = control::Observed { now: observed.now.max(view.clock), ..observed };
         self.raft.pass_begins();
-        let plan = control::plan(&view, &observed, dirty);
+        let mut plan = control::plan(&view, &observed, dirty);
         self.raft.pass_ends();
+        if self.env.faults.has(Canary::UpdateAtOnce) {
+            plan.changes.extend(Some(at_once(&view)).filter(|batch| !batch.is_empty()));
+        }
         let took = self.env.clock.instant().since(now);
         self.env.meters.plan_pass.took(took);
         let raised = plan.changes.iter().flatten().find_map(|change| match change {
@@ -255,6 +260,23 @@ impl Leader {
             }
         }
     }
+}
+
+/// A bug that a test wants: whatever updates are to replace in turn is withdrawn at once.
+fn at_once(view: &View) -> Vec<Change> {
+    let services = view.services.values().filter(|service| {
+        let state = service.update.as_ref().map(|update| update.state);
+        state == Some(UpdateState::Updating)
+    });
+    let old = services.flat_map(|service| {
+        view.tasks_of(service.id).filter(|task| task.spec < service.current && task.is_live())
+    });
+    old.map(|task| {
+        let expect = Expect::At(task.meta.revision);
+        let task = Task { desired: TaskState::Shutdown, ..(**task).clone() };
+        Change::Put { object: Object::Task(Arc::new(task)), expect }
+    })
+    .collect()
 }
 
 /// What became of a plan.

@@ -54,7 +54,9 @@ pub(crate) async fn answer(
         | Call::Propose(_)
         | Call::ReadIndex
         | Call::Leases(_)
-        | Call::Open(..) => None,
+        | Call::Open(..)
+        | Call::Certify(_)
+        | Call::Join(..) => None,
     };
     let reply = serve(&inbound, to, call).await;
     if let (Some(Ballot::Vote(vote)), Ok(Answer::Payload(payload))) = (asked, &reply)

@@ -14,14 +14,17 @@ const SEEDS: u64 = 200;
 
 /// Of each bug above the store: a seed that finds it, and the rule that says so.
 const KNOWN: [(Canary, u64, &str); Canary::CLUSTER.len()] = [
-    (Canary::StaleAssignments, 2, "I18"),
+    (Canary::StaleAssignments, 1, "I18"),
     (Canary::LedgerNotSynced, 1, "I18"),
-    (Canary::AdoptsNothing, 1, "P6"),
+    (Canary::AdoptsNothing, 3, "I13"),
     (Canary::ShutdownTooEarly, 1, "I13"),
     (Canary::TenureWithoutGrace, 1, "P5"),
     (Canary::AddressFreedEarly, 1, "I22"),
     (Canary::SecretToAll, 1, "I26"),
     (Canary::EndpointsKept, 1, "I23"),
+    (Canary::UpdateAtOnce, 1, "I17"),
+    (Canary::RoleNotTold, 1, "I20"),
+    (Canary::NewsLost, 1, "I9"),
 ];
 
 #[test]

@@ -160,8 +160,9 @@ impl Client {
 /// Follows what a member tells of the log.
 pub(crate) async fn follow(host: Host, handle: Handle, env: Env, oracle: Shared) {
     let mut events = handle.store().events();
-    oracle.lock().unwrap().restored(host, &handle.store().view());
-    let mut before = None;
+    let view = handle.store().view();
+    oracle.lock().unwrap().restored(host, &view);
+    let mut before = Some(view.position.index);
     loop {
         match events.recv().await {
             Ok(events) => {

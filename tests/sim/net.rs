@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use swarm::domain::NodeId;
+use swarm::domain::node::Role;
 use swarm::env::Env;
 use swarm::raft::{Inbound, Peer, PeerError, PeerLink};
 use swarm::wire::manager::{LeaseBatch, ProposeReply, ProposeRequest};
@@ -56,8 +57,12 @@ pub(crate) enum Call {
     Propose(ProposeRequest),
     ReadIndex,
     Leases(LeaseBatch),
-    /// An agent opens a session: the number of its connection.
-    Open(u64, NodeId),
+    /// An agent opens a session: the number of its connection, and what its certificate says.
+    Open(u64, NodeId, Role),
+    /// A node renews its certificate.
+    Certify(NodeId),
+    /// A manager by its certificate wants to be a member.
+    Join(NodeId, SocketAddr),
 }
 
 /// What it answers.
@@ -66,6 +71,9 @@ pub(crate) enum Answer {
     Payload(Bytes),
     Proposed(ProposeReply),
     Index(u64),
+    /// The role of a new certificate; the raft id of a new member.
+    Certified(Role),
+    Joined(u64),
     Done,
 }
 
@@ -287,6 +295,8 @@ impl Message {
                 Call::ReadIndex => 6,
                 Call::Leases(_) => 9,
                 Call::Open(..) => 10,
+                Call::Certify(_) => 12,
+                Call::Join(..) => 13,
             },
             Self::Reply { reply: Ok(_), .. } => 7,
             Self::Reply { reply: Err(_), .. } => 8,
@@ -370,7 +380,7 @@ pub(crate) async fn serve(inbound: &Inbound, to: Peer, call: Call) -> Reply {
         }
         Call::Propose(request) => inbound.propose(request).await.map(Answer::Proposed),
         Call::ReadIndex => inbound.read_index().await.map(Answer::Index),
-        Call::Leases(_) | Call::Open(..) => {
+        Call::Leases(_) | Call::Open(..) | Call::Certify(_) | Call::Join(..) => {
             Err(PeerError::Other("this is no business of the replica".to_owned()))
         }
     }

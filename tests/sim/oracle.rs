@@ -59,6 +59,10 @@ pub(crate) struct Counts {
     pub(crate) stopped: u64,
     pub(crate) lost_nodes: u64,
     pub(crate) strict: u64,
+    /// News that users were told, slots that updates took out of service, and changes of roles.
+    pub(crate) told: u64,
+    pub(crate) turns: u64,
+    pub(crate) roles: u64,
 }
 
 /// What is known of the whole cluster.
@@ -73,6 +77,9 @@ pub(crate) struct Oracle {
     versions: BTreeMap<(u64, ObjectKey), u64>,
     /// I9: indexes with events.
     bearing: BTreeSet<u64>,
+    /// I9: all changes of configs as users are told of them, and members that may have left some out.
+    configs: BTreeMap<u64, Vec<(&'static str, String)>>,
+    gaps: BTreeSet<Host>,
     /// I4: digests of whole states.
     digests: BTreeMap<u64, (Host, View, u64)>,
     /// I10: ids that were given.
@@ -136,6 +143,20 @@ fn digest(view: &View) -> u64 {
         wire::object::encode_object(&object).hash(&mut hasher);
     }
     hasher.finish()
+}
+
+/// What users are told of a batch of events, as far as it concerns configs.
+fn changes_of_configs(events: &[Event]) -> Vec<(&'static str, String)> {
+    let change = |event: &Event| {
+        let Object::Config(config) = &event.object else { return None };
+        let action = match event.kind {
+            EventKind::Created => "create",
+            EventKind::Updated => "update",
+            EventKind::Removed => "remove",
+        };
+        Some((action, config.id.to_string()))
+    };
+    events.iter().filter_map(change).collect()
 }
 
 /// In what two states differ.
@@ -272,6 +293,10 @@ impl Oracle {
                 format!("I4: host {host} has another {key:?} at {revision} than others: {event:?}")
             });
         }
+        if has_gap {
+            self.gaps.insert(host);
+        }
+        self.configs.entry(index).or_insert_with(|| changes_of_configs(events));
         let mut told = Told::new();
         for event in events {
             if let Object::Config(config) = &event.object {
@@ -285,6 +310,19 @@ impl Oracle {
             }
         }
         (index, has_gap)
+    }
+
+    /// All changes of configs in their order: the index, what happened, to which.
+    pub(crate) fn configs(&self) -> Vec<(u64, &str, &str)> {
+        let all = self.configs.iter().flat_map(|(index, changes)| {
+            changes.iter().map(|(action, id)| (*index, *action, id.as_str()))
+        });
+        all.collect()
+    }
+
+    /// Whether a member may have left something out, because a snapshot took the place of entries.
+    pub(crate) fn has_gap(&self, host: Host) -> bool {
+        self.gaps.contains(&host)
     }
 
     /// I12: what a member has when it starts, made of its snapshot and its log.

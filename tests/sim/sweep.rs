@@ -134,6 +134,9 @@ struct Total {
     stopped: u64,
     lost_nodes: u64,
     strict: u64,
+    told: u64,
+    turns: u64,
+    roles: u64,
     failed: Option<(u64, String)>,
 }
 
@@ -182,8 +185,15 @@ pub(crate) fn run(request: &Request) {
         println!("users: {}", answers.collect::<Vec<_>>().join(", "));
         println!(
             "{} containers began, {} were stopped; {} times a node was called down; the strict rules \
-             applied {} times",
-            total.started, total.stopped, total.lost_nodes, total.strict
+             applied {} times; {} changes of roles, {} slots withdrawn by updates, users were told {} \
+             news",
+            total.started,
+            total.stopped,
+            total.lost_nodes,
+            total.strict,
+            total.roles,
+            total.turns,
+            total.told
         );
     }
     let fired: Vec<String> =
@@ -219,6 +229,9 @@ fn add(total: &mut Total, seed: u64, outcome: Outcome) {
     total.stopped += counts.stopped;
     total.lost_nodes += counts.lost_nodes;
     total.strict += counts.strict;
+    total.told += counts.told;
+    total.turns += counts.turns;
+    total.roles += counts.roles;
     if let Some(violation) = violation {
         total.failed.get_or_insert((seed, violation));
     }

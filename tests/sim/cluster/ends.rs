@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use swarm::dns::Names;
 use swarm::domain::node::Reachability;
+use swarm::domain::service::UpdateState;
 use swarm::domain::{ServiceId, TaskId, TaskState};
 use swarm::runtime::Phase;
 
@@ -68,12 +69,14 @@ impl World {
         self.act(User::settle, "the last wishes were not taken", |book| book.is_settled);
         self.until(PATIENCE + REST, "what was wished for did not come true", Self::is_as_wished);
         self.comes_to(PATIENCE, Self::names);
+        self.comes_to(PATIENCE, Self::roles);
         self.stays();
         self.act(User::clear, "the services were not removed", |book| book.is_cleared);
         self.comes_to(PATIENCE, Self::left);
         if self.has_failed() {
             return;
         }
+        self.comes_to(PATIENCE, Self::news);
         for (host, manager) in self.managers() {
             self.oracle.lock().unwrap().state(host, &manager.raft.store().view());
         }
@@ -131,6 +134,9 @@ impl World {
                 Some(None) => nodes,
                 None => return false,
             };
+            let is_updating = service.update.as_ref().is_some_and(|it| {
+                matches!(it.state, UpdateState::Updating | UpdateState::RollbackStarted)
+            });
             let tasks: Vec<_> =
                 view.tasks_of(service.id).filter(|it| it.desired == TaskState::Running).collect();
             let is_well = |task: &&Arc<swarm::domain::Task>| {
@@ -138,7 +144,7 @@ impl World {
                     && task.spec == service.current
                     && running.contains(&task.id)
             };
-            tasks.len() == wanted && tasks.iter().all(is_well)
+            !is_updating && tasks.len() == wanted && tasks.iter().all(is_well)
         };
         let all = view.services.values().all(|service| is_served(service));
         let wanted =

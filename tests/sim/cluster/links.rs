@@ -50,6 +50,8 @@ pub(crate) struct AgentLink {
     pub(crate) net: Net,
     pub(crate) host: Host,
     pub(crate) node: NodeId,
+    /// What its certificate says.
+    pub(crate) certificate: Arc<Mutex<Role>>,
     pub(crate) env: Env,
     pub(crate) scope: Scope,
     pub(crate) pipes: Pipes,
@@ -64,7 +66,7 @@ impl ManagerLink for AgentLink {
         let (told, mut relay) = mpsc::unbounded_channel();
         let key = (conn, End::Agent);
         self.pipes.lock().unwrap().insert(key, Pipe::Agent(addr, told));
-        let call = Call::Open(conn, self.node);
+        let call = Call::Open(conn, self.node, *self.certificate.lock().unwrap());
         let opened = self.net.ask(&self.env, self.host, (peer(addr), call), OPEN_LIMIT).await;
         if let Err(error) = opened {
             self.pipes.lock().unwrap().remove(&key);
@@ -137,8 +139,13 @@ impl Door {
     }
 
     /// Opens a session with a node, as the gate of `transport` lets it in.
-    pub(crate) async fn open(self, conn: u64, node: NodeId) -> Result<Answer, PeerError> {
-        let identity = NodeIdentity { cluster: CLUSTER, node, role: Role::Worker };
+    pub(crate) async fn open(
+        self,
+        conn: u64,
+        node: NodeId,
+        role: Role,
+    ) -> Result<Answer, PeerError> {
+        let identity = NodeIdentity { cluster: CLUSTER, node, role };
         let roster = StateRoster::new(self.store.clone());
         match roster.standing(identity, Requirement::Member).await {
             Standing::Good | Standing::Demoted => {}

@@ -2,23 +2,26 @@
 //! while it runs a process with the worker half of a node and, on managers, the manager half.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use futures::FutureExt as _;
 use swarm::agent::{self, Fabric};
 use swarm::daemon::duties::{self, Duties, Ways};
+use swarm::domain::node::Role;
 use swarm::domain::timing::Timing;
-use swarm::domain::{AssignmentSet, NodeId, Position, SpecPolicy};
+use swarm::domain::{NodeId, RaftId, SpecPolicy};
 use swarm::env::{Env, Faults, Scope};
 use swarm::raft::{self, Compaction, Handle};
 use tokio::runtime::{Builder, RngSeed, Runtime};
 
 use super::engine::Engine;
+use super::fabric::SimFabric;
 use super::links::{self, AgentLink, Door, LeaseWay, Pipes};
+use super::roles;
 use crate::chance::{Chance, SeededEntropy};
 use crate::clients::Shared;
 use crate::device::{Death, SimDevice};
@@ -27,41 +30,10 @@ use crate::net::{self, Call, Host, Message, Net, State};
 
 /// As in production but for the number of entries, so that snapshots are made and sent.
 const COMPACTION: Compaction = Compaction { entries: 400, kept: 100, bytes: 1 << 20 };
+/// What a manager half gets to end.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A machine to which nothing has come is stepped this often.
 const IDLE: u128 = 8;
-
-/// The network of a machine: it applies what it is told, unless it is broken.
-#[derive(Debug, Default)]
-pub(crate) struct SimFabric {
-    inner: Mutex<(bool, Position)>,
-}
-
-impl SimFabric {
-    pub(crate) fn set_broken(&self, is_broken: bool) {
-        self.inner.lock().unwrap().0 = is_broken;
-    }
-}
-
-#[async_trait]
-impl Fabric for SimFabric {
-    async fn apply(&self, set: &AssignmentSet) -> Result<(), swarm::overlay::Error> {
-        let mut inner = self.inner.lock().unwrap();
-        if inner.0 {
-            let reason = "the simulated kernel says no".to_owned();
-            return Err(swarm::overlay::Error::Nft { reason });
-        }
-        inner.1 = set.position;
-        Ok(())
-    }
-
-    fn mtu(&self, _: IpAddr) -> u32 {
-        1450
-    }
-
-    async fn teardown(&self) -> Result<(), swarm::overlay::Error> {
-        Ok(())
-    }
-}
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
@@ -71,6 +43,24 @@ pub(crate) struct Manager {
     pub(crate) raft: Handle,
     pub(crate) duties: Duties,
     pub(crate) env: Env,
+    pub(crate) scope: Scope,
+}
+
+/// What a node wants in the matter of its role: a certificate, a place among the managers, or to give
+/// its place up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    Certificate,
+    Membership,
+    Leaving,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Certified(Role),
+    Joined(RaftId),
+    Left,
 }
 
 struct Process {
@@ -83,6 +73,8 @@ struct Process {
     agent_started: Slot<Result<agent::Handle, agent::Error>>,
     manager: Option<Manager>,
     agent: Option<agent::Handle>,
+    /// An errand that is being run, and what came of it.
+    errand: Option<Slot<Answered>>,
 }
 
 /// A machine.
@@ -97,7 +89,9 @@ pub(crate) struct Server {
     pub(crate) membership: Option<Membership>,
     /// Which node it is, once it is one.
     pub(crate) node: Option<NodeId>,
-    pub(crate) managers: usize,
+    /// The managers that it was told of when it became a node.
+    pub(crate) managers: Vec<SocketAddr>,
+    certificate: Arc<Mutex<Role>>,
     pub(crate) paused_until: Duration,
     pub(crate) skew_millis: Arc<AtomicI64>,
     process: Option<Process>,
@@ -128,7 +122,8 @@ impl Server {
             run_dir,
             membership: None,
             node: None,
-            managers: 0,
+            managers: Vec::new(),
+            certificate: Arc::default(),
             paused_until: Duration::ZERO,
             skew_millis: Arc::default(),
             process: None,
@@ -140,6 +135,15 @@ impl Server {
 
     pub(crate) const fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
+    }
+
+    /// The role that its certificate says.
+    pub(crate) fn certificate(&self) -> Role {
+        *self.certificate.lock().unwrap()
+    }
+
+    pub(crate) fn set_certificate(&self, role: Role) {
+        *self.certificate.lock().unwrap() = role;
     }
 
     pub(crate) const fn is_running(&self) -> bool {
@@ -188,6 +192,7 @@ impl Server {
             agent_started: Slot::default(),
             manager: None,
             agent: None,
+            errand: None,
         });
         // Until the manager half answers; others' sessions are opened by it only.
         self.net.set_machine(self.host, State::Refuses);
@@ -207,6 +212,7 @@ impl Server {
             net: self.net.clone(),
             host: self.host,
             node,
+            certificate: Arc::clone(&self.certificate),
             env: env.clone(),
             scope: scope.clone(),
             pipes: Arc::clone(&process.pipes),
@@ -222,7 +228,7 @@ impl Server {
             run_dir: self.run_dir.clone(),
             node,
             addr: net::addr(self.host).ip(),
-            managers: (0..self.managers).map(net::addr).collect(),
+            managers: self.managers.clone(),
             timing: Timing::DEFAULT,
             guard: agent::Guard::new(SpecPolicy::default(), &[], Path::new("")),
         };
@@ -267,11 +273,57 @@ impl Server {
                     let timing = Timing::DEFAULT;
                     let ways = Ways { timing, leases: Arc::new(leases), dial };
                     let duties = duties::start(&env, membership.node, &raft, ways, &outer);
-                    Manager { raft, duties, env }
+                    Manager { raft, duties, env, scope: outer }
                 });
                 *slot.lock().unwrap() = Some(started);
             });
         });
+    }
+
+    /// Begins to do what its role asks for, unless something is being done already.
+    pub(crate) fn run_errand(&mut self, errand: Errand) {
+        let (net, host, node) = (self.net.clone(), self.host, self.node.unwrap_or_default());
+        let Some(process) = self.process.as_mut().filter(|it| it.errand.is_none()) else { return };
+        let Some(agent) = &process.agent else { return };
+        let managers: Vec<_> = agent.managers().borrow().iter().map(|(_, addr)| *addr).collect();
+        let env = process.env.clone();
+        let ask = |call| roles::ask(net, env, host, (managers, call)).boxed();
+        let work = match errand {
+            Errand::Certificate => ask(Call::Certify(node)),
+            Errand::Membership => ask(Call::Join(node, net::addr(host))),
+            Errand::Leaving => {
+                let Some(manager) = process.manager.take() else { return };
+                self.net.set_machine(host, State::Refuses);
+                let ended = async move {
+                    manager.raft.shutdown().await;
+                    manager.scope.shutdown(STOP_LIMIT).await;
+                    Answered::Left
+                };
+                ended.boxed()
+            }
+        };
+        let slot = Slot::default();
+        process.errand = Some(Arc::clone(&slot));
+        process.executor.block_on(async {
+            process.scope.spawn("errand", async move {
+                let answered = work.await;
+                *slot.lock().unwrap() = Some(answered);
+            });
+        });
+    }
+
+    /// What came of an errand.
+    pub(crate) fn answered(&mut self) -> Option<Answered> {
+        let process = self.process.as_mut()?;
+        let answered = process.errand.as_ref()?.lock().unwrap().take();
+        process.errand.take_if(|_| answered.is_some());
+        answered
+    }
+
+    /// What the manager half had on its disk is gone.
+    pub(crate) fn forget(&mut self) {
+        self.membership = None;
+        self.disk.replace();
     }
 
     /// Ends the process at once; a power cut takes what lies in memory, and the containers.
@@ -301,17 +353,16 @@ impl Server {
             self.engine.model.forget(container.task);
         }
         self.node = Some(node);
+        self.set_certificate(Role::Worker);
     }
 
-    /// Runs a routine in the process.
+    /// Runs a routine in the manager half.
     pub(crate) fn spawn(&self, routine: impl Future<Output = ()> + Send + 'static) {
-        if let Some(process) = &self.process {
-            process.executor.block_on(async { process.scope.spawn("routine", routine) });
+        if let Some(process) = &self.process
+            && let Some(manager) = &process.manager
+        {
+            process.executor.block_on(async { manager.scope.spawn("routine", routine) });
         }
-    }
-
-    pub(crate) fn scope(&self) -> Option<Scope> {
-        self.process.as_ref().map(|process| process.scope.clone())
     }
 
     /// Runs something in the process that does not wait.
@@ -417,8 +468,12 @@ impl Arrivals<'_> {
                 || raft::PeerError::Unreachable { addr: to.addr, reason: "refused".to_owned() };
             let reply = match (call, door) {
                 (Call::Leases(batch), Some(door)) => door.leases(&batch),
-                (Call::Open(conn, node), Some(door)) => door.open(conn, node).await,
-                (Call::Leases(_) | Call::Open(..), None) => Err(refused()),
+                (Call::Open(conn, node, role), Some(door)) => door.open(conn, node, role).await,
+                (Call::Certify(node), Some(door)) => door.certify(node).await,
+                (Call::Join(node, addr), Some(door)) => door.join(node, addr).await,
+                (Call::Leases(_) | Call::Open(..) | Call::Certify(_) | Call::Join(..), None) => {
+                    Err(refused())
+                }
                 (call, _) => crate::ballot::answer(inbound, to, call, &oracle).await,
             };
             net.answer(host, from, id, reply);

@@ -11,11 +11,15 @@
 
 mod ends;
 mod engine;
+mod fabric;
+mod founding;
 mod links;
 mod machine;
+mod roles;
 mod rules;
 mod strike;
 mod users;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +27,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use swarm::api::Local;
-use swarm::daemon::founding::{self, Founding};
-use swarm::domain::cluster::{AddressPool, Authority, ClusterSpec};
-use swarm::domain::network::Subnet;
-use swarm::domain::node::{Availability, Membership as Part, Node, NodeSpec, NodeStatus, Role};
-use swarm::domain::secret::Sensitive;
-use swarm::domain::{Autolock, Meta, NetworkId, NodeId, RaftId};
+use swarm::domain::node::{Node, NodeSpec, NodeStatus, Role};
+use swarm::domain::{Meta, NodeId, RaftId};
 use swarm::env::Faults;
 use swarm::raft::PeerError;
 use swarm::state::{Change, Expect, Object, View};
@@ -44,6 +44,7 @@ use crate::world::Outcome;
 use machine::{Manager, Occurrence, Server};
 use rules::{Rules, Sight};
 use users::{Book, User};
+use watch::Watch;
 
 /// Nothing on the network is faster.
 const TICK: Duration = Duration::from_millis(1);
@@ -73,9 +74,12 @@ struct World {
     fired: BTreeMap<Kind, u64>,
     chance: Chance,
     apis: BTreeMap<Host, Local>,
+    watches: Arc<Mutex<Vec<Watch>>>,
     is_over: Arc<AtomicBool>,
     has_users: bool,
     nodes: u16,
+    /// How often a node became a manager or ceased to be one.
+    roles_changed: u64,
     /// Holds the files of all machines.
     _run_dirs: tempfile::TempDir,
 }
@@ -89,7 +93,6 @@ pub(crate) fn run(seed: u64, plan: Plan, faults: Faults) -> Outcome {
         .map(|host| {
             let dir = run_dirs.path().join(host.to_string());
             let mut server = Server::new(host, chance.fork(100 + host as u64), net.clone(), dir);
-            server.managers = plan.managers;
             server.set_faults(faults);
             server
         })
@@ -110,9 +113,11 @@ pub(crate) fn run(seed: u64, plan: Plan, faults: Faults) -> Outcome {
         fired: BTreeMap::new(),
         chance,
         apis: BTreeMap::new(),
+        watches: Arc::default(),
         is_over: Arc::default(),
         has_users: false,
         nodes: 0,
+        roles_changed: 0,
         _run_dirs: run_dirs,
     };
     world.whole_story();
@@ -131,6 +136,9 @@ impl World {
         counts.stopped = self.rules.counts.stopped;
         counts.lost_nodes = self.rules.counts.lost_nodes;
         counts.strict = self.rules.counts.strict;
+        counts.told = self.watches.lock().unwrap().iter().map(|it| it.told.len() as u64).sum();
+        counts.turns = self.rules.turns();
+        counts.roles = self.roles_changed;
         Outcome {
             violation: violation.map(|it| format!("{it} (at {:?})", self.now)),
             counts,
@@ -194,115 +202,6 @@ impl World {
         NodeId::from_bytes(id)
     }
 
-    /// The first manager founds the cluster, the others join it, then the workers.
-    fn found(&mut self) {
-        let node = self.next_node();
-        self.servers[0].node = Some(node);
-        self.servers[0].membership = Some(Membership { raft_id: RaftId(1), node });
-        self.oracle.lock().unwrap().raft_id(1);
-        self.servers[0].start(self.now);
-        self.until(PATIENCE, "the first member did not start", |it| it.managers().count() == 1);
-        let Some((_, manager)) = self.managers().next() else { return };
-        let mut first = self.first_changes(node);
-        first.extend(clients::registers());
-        let is_begun = Arc::new(AtomicBool::new(false));
-        let begun = Arc::clone(&is_begun);
-        self.servers[0].spawn(async move {
-            begun.store(manager.raft.bootstrap(first).await.is_ok(), Ordering::Relaxed);
-        });
-        self.until(PATIENCE, "the cluster did not begin", |_| is_begun.load(Ordering::Relaxed));
-        for host in 1..self.servers.len() {
-            self.enroll(host);
-        }
-        let all = self.plan.managers;
-        self.until(PATIENCE, "the managers did not become a group", |world| {
-            let voters = world.leader().map(|(_, it)| it.raft.members().borrow().voters.len());
-            voters == Some(all)
-        });
-        self.until(PATIENCE, "the agents did not connect", |world| {
-            world
-                .servers
-                .iter()
-                .all(|it| it.agent().is_some_and(|agent| agent.connected().borrow().is_some()))
-        });
-        let Some((host, _)) = self.leader() else { return };
-        let user = self.user(host, 1);
-        let is_done = Arc::new(AtomicBool::new(false));
-        let done = Arc::clone(&is_done);
-        self.servers[host].spawn(async move {
-            done.store(user.secrets().await, Ordering::Relaxed);
-        });
-        self.until(PATIENCE, "the secrets were not made", |_| is_done.load(Ordering::Relaxed));
-    }
-
-    fn first_changes(&self, node: NodeId) -> Vec<Change> {
-        let base = std::net::Ipv4Addr::new(10, 0, 0, 0);
-        let founding = Founding {
-            cluster: links::CLUSTER,
-            node,
-            addr: net::addr(0),
-            authority: Authority {
-                // Nobody checks it, but its digest is told to agents.
-                root_pem: include_str!("../../../src/api/tests/next-root.pem").to_owned(),
-                key_pem: Sensitive::new(b"nor this"),
-            },
-            autolock: Autolock::default(),
-            token_key: [3; 32],
-            network: NetworkId::from_bytes([0x77; 16]),
-            spec: ClusterSpec::default(),
-            availability: Availability::Active,
-            host: Vec::new(),
-        };
-        let pool = AddressPool { base, prefix: 8, subnet_size: 24 };
-        let mut changes = founding::changes(founding, pool).unwrap();
-        for change in &mut changes {
-            if let Change::Put { object: Object::Network(network), .. } = change {
-                let subnet = Subnet { base, prefix: self.plan.prefix };
-                Arc::make_mut(network).subnet = subnet;
-            }
-        }
-        changes
-    }
-
-    /// A machine becomes a node, as the CA enrols it, and a manager, as the members take it in.
-    fn enroll(&mut self, host: Host) {
-        let id = self.next_node();
-        let is_manager = host < self.plan.managers;
-        let role = if is_manager { Role::Manager } else { Role::Worker };
-        let node = Node {
-            id,
-            meta: Meta::default(),
-            spec: NodeSpec { role, ..NodeSpec::default() },
-            description: None,
-            status: NodeStatus::default(),
-            manager: None,
-            certified: role,
-            trust: 0,
-        };
-        let object = Object::Node(Arc::new(node));
-        let mut changes = vec![Change::Put { object, expect: Expect::Absent }];
-        if is_manager {
-            changes.push(Change::JoinManager { node: id, addr: net::addr(host) });
-        }
-        self.until(PATIENCE, "nobody leads the new cluster", |world| world.leader().is_some());
-        let Some((at, manager)) = self.leader() else { return };
-        let store = manager.raft.store();
-        self.servers[at].spawn(async move {
-            store.propose(None, changes, PATIENCE).await.ok();
-        });
-        self.until(PATIENCE, "a node was not enrolled", |world| {
-            world.view().is_some_and(|view| view.node(id).is_some())
-        });
-        let part = self.view().and_then(|view| view.node(id).and_then(|node| node.manager));
-        let server = &mut self.servers[host];
-        server.node = Some(id);
-        if let Some(part) = part.filter(|part| part.membership != Part::Removed) {
-            self.oracle.lock().unwrap().raft_id(part.raft_id.0);
-            server.membership = Some(Membership { raft_id: part.raft_id, node: id });
-        }
-        server.start(self.now);
-    }
-
     /// Lets time pass until something is true.
     fn until(&mut self, limit: Duration, problem: &str, is_true: impl Fn(&Self) -> bool) {
         let deadline = self.now + limit;
@@ -322,6 +221,7 @@ impl World {
             let millis = self.now.as_millis();
             if millis.is_multiple_of(LOOK) {
                 self.restart();
+                self.follow_roles();
                 self.look();
             }
             if millis.is_multiple_of(500) {
@@ -410,8 +310,8 @@ impl World {
 
     fn user(&mut self, host: Host, number: u64) -> User {
         let server = &self.servers[host];
-        let (manager, scope) = (server.manager().unwrap().clone(), server.scope().unwrap());
-        let (env, store) = (manager.env.clone(), manager.raft.store());
+        let manager = server.manager().unwrap().clone();
+        let (env, store, scope) = (manager.env, manager.raft.store(), manager.scope);
         let me = (server.node.unwrap_or_default(), net::addr(host));
         let api = self
             .apis
@@ -439,12 +339,20 @@ impl World {
         };
         self.servers[host].spawn(client.run());
         let user = self.user(host, 8);
+        if !self.is_big() {
+            self.watch(host, user.api.clone(), manager.raft.store());
+        }
         self.servers[host].spawn(user.run());
     }
 
     fn restart(&mut self) {
         let now = self.now;
-        for (host, (_, node)) in self.leaving.extract_if(.., |_, (at, _)| *at <= now) {
+        let view = self.view();
+        let is_known = |node: NodeId| view.as_ref().is_some_and(|view| view.node(node).is_some());
+        let others = self.leaving.extract_if(.., |_, (at, node)| *at <= now && is_known(*node));
+        for (host, (_, node)) in others {
+            let managers = view.iter().flat_map(|view| view.managers());
+            self.servers[host].managers = managers.map(|(_, part)| part.addr).collect();
             self.servers[host].become_other(node);
             self.back_at.insert(host, now + TICK);
         }

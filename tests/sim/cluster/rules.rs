@@ -20,6 +20,9 @@ use swarm::state::View;
 
 use super::engine::Deed;
 use crate::net::Host;
+use updates::Updates;
+
+mod updates;
 
 /// After a fault this long, nothing of it may be seen any more.
 pub(crate) const SETTLES: Duration = Duration::from_secs(20);
@@ -60,6 +63,7 @@ pub(crate) struct Rules {
     reachable: BTreeMap<NodeId, bool>,
     /// Nodes that were removed, and before which index.
     removed: BTreeMap<NodeId, u64>,
+    updates: Updates,
     pub(crate) violation: Option<String>,
     pub(crate) counts: Counts,
 }
@@ -80,12 +84,19 @@ impl Rules {
         }
     }
 
+    /// How many slots updates took out of service.
+    pub(crate) const fn turns(&self) -> u64 {
+        self.updates.turns
+    }
+
     /// Looks at everything.
     pub(crate) fn look(&mut self, view: &View, machines: &[Sight]) {
         if view.position < self.position {
             return;
         }
-        self.position = view.position;
+        let before = std::mem::replace(&mut self.position, view.position);
+        let problem = self.updates.look(view, before, &self.tasks);
+        self.hold(problem.is_none(), || problem.clone().unwrap_or_default());
         self.deeds(view, machines);
         self.tasks(view);
         self.nodes(view, machines);

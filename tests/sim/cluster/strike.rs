@@ -2,7 +2,6 @@
 
 use std::io;
 
-use swarm::raft::ProposeError;
 use swarm::runtime::Health;
 use swarm::runtime::model::Up;
 
@@ -165,8 +164,9 @@ impl World {
     }
 
     fn hand_over(&self, to: usize) -> bool {
-        let to = to % self.plan.managers;
-        let (Some((host, manager)), Some(to)) = (self.leader(), self.servers[to].membership) else {
+        let members: Vec<_> = self.servers.iter().filter_map(|it| it.membership).collect();
+        let to = members.get(to % members.len().max(1));
+        let (Some((host, manager)), Some(to)) = (self.leader(), to.copied()) else {
             return false;
         };
         let raft = manager.raft;
@@ -182,8 +182,9 @@ impl World {
     /// A worker is removed by force, which nobody tells it; later its machine is wiped and comes back as
     /// another node.
     fn replace(&mut self, host: Host, lasts: Duration) -> bool {
-        let is_leaving = self.leaving.contains_key(&host);
-        if host < self.plan.managers || is_leaving || !self.servers[host].is_running() {
+        let server = &self.servers[host];
+        let is_manager = server.membership.is_some() || server.certificate() == Role::Manager;
+        if is_manager || self.leaving.contains_key(&host) || !server.is_running() {
             return false;
         }
         let Some((at, manager)) = self.leader() else { return false };
@@ -199,17 +200,23 @@ impl World {
             certified: Role::Worker,
             trust: 0,
         };
-        let changes = vec![
-            Change::Delete { key: swarm::state::ObjectKey::Node(old), expect: Expect::Any },
-            Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Absent },
-        ];
-        let store = manager.raft.store();
+        let (store, clock) = (manager.raft.store(), manager.env.clock);
         self.servers[at].spawn(async move {
-            // Done for certain; a refusal says that it was done before.
-            while let Err(error) = store.propose(None, changes.clone(), PATIENCE).await {
-                if matches!(error, ProposeError::Rejected(_)) {
+            // Until it is done for certain, or somebody wants a manager of it.
+            loop {
+                let known = store.view().node(old).cloned();
+                let Some(known) = known.filter(|it| it.spec.role == Role::Worker) else { return };
+                let (key, expect) =
+                    (swarm::state::ObjectKey::Node(old), Expect::At(known.meta.revision));
+                let object = Object::Node(Arc::new(node.clone()));
+                let changes = vec![
+                    Change::Delete { key, expect },
+                    Change::Put { object, expect: Expect::Absent },
+                ];
+                if store.propose(None, changes, PATIENCE).await.is_ok() {
                     return;
                 }
+                clock.sleep(TICK).await;
             }
         });
         self.leaving.insert(host, (self.now + lasts, new));

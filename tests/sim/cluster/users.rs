@@ -51,6 +51,8 @@ impl Book {
 #[derive(Debug)]
 struct Control {
     state: LocalState,
+    /// As long as this is there, so is the store.
+    _store: watch::Sender<Option<Store>>,
 }
 
 fn not_here<T>() -> Result<T, ControlError> {
@@ -127,10 +129,10 @@ pub(crate) fn api(env: &Env, store: Store, me: (NodeId, SocketAddr), scope: &Sco
         is_manager: true,
         ..LocalState::default()
     };
-    let (_, store) = watch::channel(Some(store));
+    let (_store, store) = watch::channel(Some(store));
     let deps = Deps {
         env: env.clone(),
-        control: Arc::new(Control { state }),
+        control: Arc::new(Control { state, _store }),
         store,
         logs: Arc::new(NoLogs),
         engine: "/nonexistent".into(),
@@ -202,6 +204,7 @@ impl User {
                 15 => self.rollback(&name).await,
                 16 => drop(self.ask("remove", "DELETE", &format!("/services/{name}"), None).await),
                 17 => drop(self.ask("tasks", "GET", "/tasks", None).await),
+                18 if self.chance.permille(400) => self.role().await,
                 _ => self.availability().await,
             }
         }
@@ -320,6 +323,28 @@ impl User {
         };
         let wish = ["active", "active", "drain", "pause"][self.chance.index(4)];
         self.set_availability(&node, wish).await;
+    }
+
+    /// Makes a manager of a worker, or a worker of a manager.
+    async fn role(&mut self) {
+        let Some(nodes) = self.ask("nodes", "GET", "/nodes", None).await else { return };
+        let role = |node: &Value| node.pointer("/Spec/Role").cloned().unwrap_or_default();
+        let (managers, workers): (Vec<&Value>, Vec<&Value>) =
+            nodes.as_array().into_iter().flatten().partition(|node| role(node) == "manager");
+        let may_demote = match managers.len() {
+            0 | 1 => false,
+            2 | 3 => self.chance.permille(250),
+            4 | 5 => self.chance.permille(600),
+            _ => true,
+        };
+        let (all, wish) = if may_demote { (managers, "worker") } else { (workers, "manager") };
+        let Some(node) = self.chance.pick(&all) else { return };
+        let mut spec = node["Spec"].clone();
+        spec["Role"] = json!(wish);
+        let what = if may_demote { "demote" } else { "promote" };
+        let id = node["ID"].as_str().unwrap_or_default();
+        let path = format!("/nodes/{id}/update?version={}", node["Version"]["Index"]);
+        self.ask(what, "POST", &path, Some(&spec)).await;
     }
 
     async fn set_availability(&self, node: &Value, wish: &str) -> bool {
