@@ -169,7 +169,12 @@ pub(crate) async fn follow(host: Host, handle: Handle, env: Env, oracle: Shared)
                 let (index, has_gap) = oracle.lock().unwrap().events(host, before, &events);
                 if let (true, Some(before)) = (has_gap, before) {
                     // A snapshot took the place of entries, or else events are lost.
-                    env.clock.sleep(Duration::from_millis(300)).await;
+                    for _ in 0..10 {
+                        env.clock.sleep(Duration::from_millis(300)).await;
+                        if handle.progress().snapshot >= index {
+                            break;
+                        }
+                    }
                     oracle.lock().unwrap().skipped(host, before, index, handle.progress());
                 }
                 before = before.max(Some(index));

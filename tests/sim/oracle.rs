@@ -262,7 +262,9 @@ impl Oracle {
             self.counts.snapshots += 1;
             return;
         }
-        let skipped = self.bearing.range(before + 1..index.max(before + 1)).next().copied();
+        // What a snapshot brought was told as far as it lasted; the last of it may be before its end.
+        let from = before.max(at.snapshot) + 1;
+        let skipped = self.bearing.range(from..index.max(from)).next().copied();
         if let Some(skipped) = skipped {
             self.violate(format!("I9: host {host} told of {before}, then {index}, not {skipped}"));
         }
