@@ -12,10 +12,12 @@
 //!
 //! Leader memory (`observations`) is lost with the tenure; the only consequence is delay.
 
+mod lease_link;
 mod leases;
 mod observations;
 
-pub use leases::{Dial, GrpcLeases, LeaseError, LeaseLink, LeaseRpc, LeaseTable, Leases, Renewal};
+pub use lease_link::{Dial, GrpcLeases, LeaseError, LeaseLink, LeaseRpc, Leases};
+pub use leases::{LeaseTable, Renewal};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
