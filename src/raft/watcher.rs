@@ -16,6 +16,7 @@ use openraft::Instant as _;
 use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 
@@ -29,7 +30,7 @@ use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
 use crate::env::{Canary, Env, Instant, Turn};
 
-/// Between two looks where nothing else wakes us.
+/// Between two looks where nothing else wakes us: silence shows in no other way.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between the candidacies of two members, so that one of them is elected before the next one tries.
 const RANK_PAUSE: Duration = Duration::from_millis(150);
@@ -54,6 +55,7 @@ pub struct Members {
 }
 
 type Metrics = RaftMetrics<TypeConfig>;
+type Group = RaftServerMetrics<TypeConfig>;
 
 /// Watches openraft and publishes what others need to know of it.
 pub(super) struct Watcher {
@@ -72,14 +74,14 @@ impl Watcher {
     /// Runs until openraft has ended.
     pub(super) async fn run(mut self) {
         let mut metrics = self.raft.metrics();
+        let mut group = self.raft.server_metrics();
         let mut leading: Option<(u64, Instant)> = None;
         loop {
+            let roles = group.borrow_and_update().clone();
             let now = metrics.borrow_and_update().clone();
-            match &now.running_state {
-                Ok(()) => {}
-                Err(Fatal::Stopped) => break,
-                // The disk, as a rule. Half a manager is worse than none.
-                Err(error) => self.env.device.give_up("raft has failed", error),
+            if let Err(error) = &now.running_state {
+                self.end(error);
+                break;
             }
             let is_leader = now.current_leader == Some(self.me.0);
             leading = match leading {
@@ -92,13 +94,30 @@ impl Watcher {
             replace(&self.leadership, leadership);
             let members = self.members(&now, leading.map(|(_, since)| since));
             self.watchdog.attend(&now, leadership, &members).await;
+            let is_settled = is_settled(&roles, &now, leadership, &members);
             replace(&self.members, members);
-            let woken = self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await;
+            // Every answer to a heartbeat changes the numbers, and says nothing new once all is in place.
+            let woken = if is_settled {
+                self.env.clock.timeout(LOOK_EVERY, group.changed()).await
+            } else {
+                self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await
+            };
             if matches!(woken, Ok(Err(_))) {
+                if let Err(error) = &metrics.borrow_watched().running_state {
+                    self.end(error);
+                }
                 break;
             }
         }
         replace(&self.leadership, Leadership::default());
+    }
+
+    fn end(&self, why: &Fatal<TypeConfig>) {
+        match why {
+            Fatal::Stopped => {}
+            // The disk, as a rule. Half a manager is worse than none.
+            error => self.env.device.give_up("raft has failed", error),
+        }
     }
 
     fn count(&self, next: Leadership) {
@@ -259,6 +278,18 @@ impl Successor {
         let place = voters.iter().position(|id| *id == self.me.0)?;
         u32::try_from(place).ok()
     }
+}
+
+/// Whether only a change of roles, or silence, can alter what is published: there is a leader, which has
+/// applied an entry of its own term if this member is it, and nobody has to catch up. The numbers are
+/// published after the roles; until they agree, they are about to change.
+fn is_settled(roles: &Group, numbers: &Metrics, leadership: Leadership, members: &Members) -> bool {
+    let agree = roles.vote == numbers.vote
+        && roles.state == numbers.state
+        && roles.current_leader == numbers.current_leader
+        && roles.membership_config == numbers.membership_config;
+    let is_ready = leadership.is_self == (numbers.current_leader == Some(numbers.id));
+    agree && leadership.leader.is_some() && is_ready && members.learners.is_empty()
 }
 
 fn replace<T: PartialEq>(published: &watch::Sender<T>, next: T) {
