@@ -159,7 +159,7 @@ impl Manager {
         let store = raft.store();
         let locking = follow_lock(store.clone(), keyring, env.clone(), scope.clone());
         scope.spawn("unlock-key", locking);
-        let leases = Arc::new(GrpcLeases::new(Arc::clone(&dial)));
+        let leases = Arc::new(GrpcLeases::new(Arc::clone(&dial), Arc::clone(&env.clock)));
         let ways = duties::Ways { timing, leases, dial };
         let Duties { dispatcher, leases } = duties::start(&env, record.node, &raft, ways, scope);
         if let Some(schedule) = parts.backup.clone() {

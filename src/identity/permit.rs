@@ -40,9 +40,11 @@ pub const PERMITTED: &[(&str, Requirement)] = &[
     ("/swarm.manager.v1.Raft/Append", Requirement::Peer),
     ("/swarm.manager.v1.Raft/Snapshot", Requirement::Peer),
     ("/swarm.manager.v1.Raft/TransferLeader", Requirement::Peer),
+    ("/swarm.manager.v1.Raft/Heartbeats", Requirement::Peer),
     ("/swarm.manager.v1.Proposals/Propose", Requirement::Manager),
     ("/swarm.manager.v1.Proposals/ReadIndex", Requirement::Manager),
     ("/swarm.manager.v1.Leases/Renew", Requirement::Manager),
+    ("/swarm.manager.v1.Leases/Keep", Requirement::Manager),
     ("/swarm.manager.v1.Membership/Join", Requirement::Manager),
     ("/swarm.manager.v1.Membership/Leave", Requirement::Manager),
 ];

@@ -1,16 +1,18 @@
 //! How leases get to the leader: batches of them over gRPC, or in process where the leader is this manager.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::leases::{LeaseTable, Renewal};
 use crate::domain::{Format, NodeId, Revision, SessionId};
-use crate::env::Env;
+use crate::env::{Clock, Env};
 use crate::raft::Store;
+use crate::transport::{Answers, Dialogue, Questions, Ways, answers};
 use crate::wire::manager::leases_client::LeasesClient;
 use crate::wire::manager::leases_server::{self, LeasesServer};
 use crate::wire::manager::{Lease as WireLease, LeaseBatch, LeaseReply};
@@ -43,10 +45,12 @@ pub trait LeaseLink: Send + Sync + std::fmt::Debug {
     async fn renew(&self, addr: SocketAddr, batch: LeaseBatch) -> Result<(), LeaseError>;
 }
 
-/// Batches as calls of `Leases.Renew`.
-#[derive(Clone)]
+/// Batches over a stream, `Leases.Keep`, to one leader at a time.
 pub struct GrpcLeases {
     dial: Dial,
+    clock: Arc<dyn Clock>,
+    /// Taken out while a batch is under way.
+    dialogue: Mutex<Option<Dialogue<Keeping>>>,
 }
 
 impl std::fmt::Debug for GrpcLeases {
@@ -58,17 +62,49 @@ impl std::fmt::Debug for GrpcLeases {
 impl GrpcLeases {
     /// Over the channels that `dial` gives.
     #[must_use]
-    pub fn new(dial: Dial) -> Self {
-        Self { dial }
+    pub fn new(dial: Dial, clock: Arc<dyn Clock>) -> Self {
+        Self { dial, clock, dialogue: Mutex::new(None) }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Dialogue<Keeping>>> {
+        self.dialogue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl LeaseLink for GrpcLeases {
     async fn renew(&self, addr: SocketAddr, batch: LeaseBatch) -> Result<(), LeaseError> {
-        let mut client = LeasesClient::new((self.dial)(addr));
-        let answer = client.renew(batch).await;
+        let kept = self.kept().take().filter(|kept| kept.ways().addr == addr);
+        let mut dialogue = kept.unwrap_or_else(|| {
+            let ways = Keeping { addr, dial: Arc::clone(&self.dial) };
+            Dialogue::new(ways, Arc::clone(&self.clock))
+        });
+        let answer = dialogue.ask(batch).await;
+        *self.kept() = Some(dialogue);
         answer.map(|_| ()).map_err(|status| LeaseError::Refused(status.message().to_owned()))
+    }
+}
+
+/// Batches to one manager, as calls of `Leases.Renew` to one of a release before.
+struct Keeping {
+    addr: SocketAddr,
+    dial: Dial,
+}
+
+#[async_trait]
+impl Ways for Keeping {
+    type Question = LeaseBatch;
+    type Answer = LeaseReply;
+
+    async fn open(
+        &self,
+        questions: Questions<LeaseBatch>,
+    ) -> Result<Response<Streaming<LeaseReply>>, Status> {
+        LeasesClient::new((self.dial)(self.addr)).keep(questions).await
+    }
+
+    async fn call(&self, question: LeaseBatch) -> Result<Response<LeaseReply>, Status> {
+        LeasesClient::new((self.dial)(self.addr)).renew(question).await
     }
 }
 
@@ -151,25 +187,33 @@ impl LeaseRpc {
     ///
     /// # Errors
     /// When it cannot be read, or this manager does not lead.
-    pub fn take(&self, batch: &LeaseBatch) -> Result<(), tonic::Status> {
+    pub fn take(&self, batch: &LeaseBatch) -> Result<(), Status> {
         let batch: Option<Vec<_>> = batch.leases.iter().map(from_wire).collect();
-        let batch =
-            batch.ok_or_else(|| tonic::Status::invalid_argument("an id of a lease is wrong"))?;
+        let batch = batch.ok_or_else(|| Status::invalid_argument("an id of a lease is wrong"))?;
         if self.table.renew(&batch, self.env.clock.instant()) {
             Ok(())
         } else {
-            Err(tonic::Status::failed_precondition("this manager does not lead"))
+            Err(Status::failed_precondition("this manager does not lead"))
         }
     }
 }
 
 #[tonic::async_trait]
 impl leases_server::Leases for LeaseRpc {
-    async fn renew(
+    type KeepStream = Answers<LeaseReply>;
+
+    async fn keep(
         &self,
-        request: tonic::Request<LeaseBatch>,
-    ) -> Result<tonic::Response<LeaseReply>, tonic::Status> {
+        request: Request<Streaming<LeaseBatch>>,
+    ) -> Result<Response<Self::KeepStream>, Status> {
+        let rpc = self.clone();
+        let answer = move |batch| std::future::ready(rpc.take(&batch).map(|()| LeaseReply {}));
+        let clock = Arc::clone(&self.env.clock);
+        Ok(Response::new(answers(request.into_inner(), clock, answer)))
+    }
+
+    async fn renew(&self, request: Request<LeaseBatch>) -> Result<Response<LeaseReply>, Status> {
         self.take(request.get_ref())?;
-        Ok(tonic::Response::new(LeaseReply {}))
+        Ok(Response::new(LeaseReply {}))
     }
 }

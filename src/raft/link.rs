@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 
-use super::peer::{Peer, PeerError, PeerLink};
+use super::peer::{Heartbeats, Peer, PeerError, PeerLink};
 use crate::env::Env;
-use crate::transport::{Channels, ConnectionState, Lane, MAX_MESSAGE};
+use crate::transport::{Channels, ConnectionState, Dialogue, Lane, MAX_MESSAGE, Questions, Ways};
 use crate::wire::manager::proposals_client::ProposalsClient;
 use crate::wire::manager::raft_client::RaftClient;
 use crate::wire::manager::{
@@ -43,7 +43,7 @@ impl fmt::Debug for TonicLink {
 }
 
 macro_rules! raft_client {
-    ($self:ident, $to:ident, $lane:expr) => {
+    ($self:ident, $to:expr, $lane:expr) => {
         RaftClient::new($self.channels.lane($to.addr, $lane))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
@@ -55,13 +55,9 @@ impl TonicLink {
         &self,
         addr: SocketAddr,
         limit: Duration,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+        call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, PeerError> {
-        match self.env.clock.timeout(limit, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(peer_error(addr, &status)),
-            Err(_) => Err(PeerError::Timeout),
-        }
+        in_time(&self.env, addr, limit, call).await.map(Response::into_inner)
     }
 
     /// Waits until the connection to an address stands.
@@ -90,6 +86,12 @@ impl PeerLink for TonicLink {
         let mut client = raft_client!(self, to, Lane::Raft);
         let call = client.append(message(to, payload));
         self.ask(to.addr, limit, call).await.map(|answer| answer.payload)
+    }
+
+    fn heartbeats(&self, to: Peer) -> Option<Box<dyn Heartbeats>> {
+        let ways = Beating { to, channels: self.channels.clone() };
+        let dialogue = Dialogue::new(ways, Arc::clone(&self.env.clock));
+        Some(Box::new(Beats { env: self.env.clone(), dialogue }))
     }
 
     async fn transfer(
@@ -158,6 +160,57 @@ impl PeerLink for TonicLink {
                 return;
             }
         }
+    }
+}
+
+/// The heartbeats of one client to one member.
+#[derive(Debug)]
+struct Beats {
+    env: Env,
+    dialogue: Dialogue<Beating>,
+}
+
+#[async_trait]
+impl Heartbeats for Beats {
+    async fn beat(&mut self, payload: Bytes, limit: Duration) -> Result<Bytes, PeerError> {
+        let to = self.dialogue.ways().to;
+        let asked = self.dialogue.ask(message(to, payload));
+        in_time(&self.env, to.addr, limit, asked).await.map(|answer| answer.payload)
+    }
+}
+
+/// Heartbeats over a stream, and as calls to a member of a release before.
+struct Beating {
+    to: Peer,
+    channels: Channels,
+}
+
+#[async_trait]
+impl Ways for Beating {
+    type Question = RaftMessage;
+    type Answer = RaftMessage;
+
+    async fn open(
+        &self,
+        questions: Questions<RaftMessage>,
+    ) -> Result<Response<Streaming<RaftMessage>>, Status> {
+        raft_client!(self, self.to, Lane::Raft).heartbeats(questions).await
+    }
+
+    async fn call(&self, question: RaftMessage) -> Result<Response<RaftMessage>, Status> {
+        raft_client!(self, self.to, Lane::Raft).append(question).await
+    }
+}
+
+async fn in_time<T>(
+    env: &Env,
+    addr: SocketAddr,
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Status>>,
+) -> Result<T, PeerError> {
+    match env.clock.timeout(limit, asked).await {
+        Ok(outcome) => outcome.map_err(|status| peer_error(addr, &status)),
+        Err(_) => Err(PeerError::Timeout),
     }
 }
 

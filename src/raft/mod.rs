@@ -48,7 +48,7 @@ pub use fitness::Ailment;
 pub use handle::{Compaction, Handle, Progress, Settings, Vitals};
 pub use inbound::Inbound;
 pub use link::tonic_link;
-pub use peer::{Peer, PeerError, PeerLink};
+pub use peer::{Heartbeats, Peer, PeerError, PeerLink};
 pub use salvage::{Salvaged, epoch, plant, salvage};
 pub use server::Rpc;
 pub use start::start;

@@ -82,6 +82,11 @@ pub trait PeerLink: Send + Sync + Debug {
     /// [`PeerError`].
     async fn append(&self, to: Peer, payload: Bytes, limit: Duration) -> Result<Bytes, PeerError>;
 
+    /// A way for the heartbeats of one client, if they have one that is better than [`Self::append`].
+    fn heartbeats(&self, _to: Peer) -> Option<Box<dyn Heartbeats>> {
+        None
+    }
+
     /// Hands leadership over.
     ///
     /// # Errors
@@ -123,6 +128,16 @@ pub trait PeerLink: Send + Sync + Debug {
     async fn closed(&self, to: Peer);
 }
 
+/// A way that stays open between two heartbeats.
+#[async_trait]
+pub trait Heartbeats: Send + Sync + Debug {
+    /// Sends one, as [`PeerLink::append`] does.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    async fn beat(&mut self, payload: Bytes, limit: Duration) -> Result<Bytes, PeerError>;
+}
+
 /// What goes out as a vote: a probe leaves no trace at the voter.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -141,7 +156,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, node: &RaftNode) -> Client {
-        Client { link: Arc::clone(&self.link), peer: Peer { id: RaftId(target), addr: node.addr } }
+        let peer = Peer { id: RaftId(target), addr: node.addr };
+        Client { link: Arc::clone(&self.link), peer, heartbeats: self.link.heartbeats(peer) }
     }
 }
 
@@ -150,6 +166,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(super) struct Client {
     link: Arc<dyn PeerLink>,
     peer: Peer,
+    heartbeats: Option<Box<dyn Heartbeats>>,
 }
 
 impl Client {
@@ -174,9 +191,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let payload = codec::encode_append(&rpc).map_err(|error| not_coded(&error))?;
-        let is_heartbeat = rpc.entries.is_empty();
-        let limit = if is_heartbeat { option.hard_ttl() } else { APPEND_LIMIT };
-        let answer = self.link.append(self.peer, payload, limit).await;
+        let answer = match (rpc.entries.is_empty(), &mut self.heartbeats) {
+            (true, Some(way)) => way.beat(payload, option.hard_ttl()).await,
+            (true, None) => self.link.append(self.peer, payload, option.hard_ttl()).await,
+            (false, _) => self.link.append(self.peer, payload, APPEND_LIMIT).await,
+        };
         codec::decode_message(&answer.map_err(|error| rpc_error(&error))?)
             .map_err(|error| not_coded(&error))
     }

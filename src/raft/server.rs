@@ -1,12 +1,14 @@
 //! gRPC in front of [`Inbound`]. Who may call is decided before a call comes here.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::inbound::Inbound;
 use super::peer::PeerError;
 use crate::domain::RaftId;
-use crate::transport::MAX_MESSAGE;
+use crate::transport::{Answers, MAX_MESSAGE, answers};
 use crate::wire::manager::proposals_server::{Proposals, ProposalsServer};
 use crate::wire::manager::raft_server::{Raft, RaftServer};
 use crate::wire::manager::{
@@ -57,6 +59,24 @@ impl Raft for Rpc {
     async fn append(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let payload = self.payload(request)?;
         self.reply(self.inbound.append(&payload).await)
+    }
+
+    type HeartbeatsStream = Answers<RaftMessage>;
+
+    async fn heartbeats(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<Self::HeartbeatsStream>, Status> {
+        let (inbound, clock) = (self.inbound.clone(), Arc::clone(&self.inbound.local.env.clock));
+        let answer = move |message: RaftMessage| {
+            let inbound = inbound.clone();
+            async move {
+                inbound.is_meant(RaftId(message.target)).map_err(status)?;
+                let payload = inbound.append(&message.payload).await.map_err(status)?;
+                Ok(RaftMessage { target: 0, payload })
+            }
+        };
+        Ok(Response::new(answers(request.into_inner(), clock, answer)))
     }
 
     async fn snapshot(

@@ -9,6 +9,7 @@
 mod accept;
 mod channels;
 mod dial;
+mod dialogue;
 mod enroll;
 mod gate;
 mod grpc_link;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use accept::{Limits, Serving, serve};
 pub use channels::{Channels, ConnectionState, Lane};
+pub use dialogue::{Answers, Dialogue, Questions, Ways, answers};
 pub use enroll::{EnrollError, Enrolled, Enrolment, enroll, resolve};
 pub use gate::{Peer, PeerIdentity, Roster, Standing, peer};
 pub use grpc_link::GrpcLink;

@@ -1,5 +1,6 @@
 //! Real TLS over loopback: who gets in, who does not, and what they are told.
 
+mod dialogue;
 mod doors;
 mod joining;
 mod links;

@@ -23,7 +23,8 @@ use swarm::raft::{self, Compaction, Handle};
 use swarm::state::{Change, Expect, Object};
 use swarm::transport::{Channels, Lane, Limits, Roster, Serving, Standing};
 use swarm::wire::manager::proposals_client::ProposalsClient;
-use swarm::wire::manager::{ProposeRequest, propose_reply};
+use swarm::wire::manager::raft_client::RaftClient;
+use swarm::wire::manager::{ProposeRequest, RaftMessage, propose_reply};
 use swarm::wire::types;
 
 const MANAGERS: u8 = 3;
@@ -230,4 +231,23 @@ async fn a_killed_leader_is_succeeded_at_once() {
     // Silence alone would take 2.5 s and more. The goal is 1 s; this machine may be busy.
     let slow = times.iter().filter(|time| **time > Duration::from_secs(2)).count();
     assert!(slow == 0, "{times:?}");
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_for_the_member_that_it_names() {
+    let managers = Managers::start();
+    managers.write(10).await;
+    // As from a leader that knows the address as another member's.
+    let mut client = RaftClient::new(managers.channels.lane(managers.addrs[1], Lane::Raft));
+    let message = RaftMessage { target: 3, payload: bytes::Bytes::new() };
+    let heartbeats = loop {
+        let stream = tokio_stream::iter([message.clone()]);
+        match client.heartbeats(stream).await {
+            Ok(stream) => break stream,
+            Err(_) => managers.env.clock.sleep(Duration::from_millis(20)).await, // it begins
+        }
+    };
+    let refusal = heartbeats.into_inner().message().await.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::FailedPrecondition);
+    assert!(refusal.message().contains("this is raft member 2, not 3"), "{refusal}");
 }

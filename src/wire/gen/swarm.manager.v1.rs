@@ -277,6 +277,31 @@ pub mod raft_client {
                 .insert(GrpcMethod::new("swarm.manager.v1.Raft", "TransferLeader"));
             self.inner.unary(req, path, codec).await
         }
+        /// As Append, for appends without entries: each is answered before the next one is read.
+        pub async fn heartbeats(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RaftMessage>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RaftMessage>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.manager.v1.Raft/Heartbeats",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.manager.v1.Raft", "Heartbeats"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -308,6 +333,17 @@ pub mod raft_server {
             &self,
             request: tonic::Request<super::RaftMessage>,
         ) -> std::result::Result<tonic::Response<super::RaftMessage>, tonic::Status>;
+        /// Server streaming response type for the Heartbeats method.
+        type HeartbeatsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RaftMessage, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As Append, for appends without entries: each is answered before the next one is read.
+        async fn heartbeats(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RaftMessage>>,
+        ) -> std::result::Result<tonic::Response<Self::HeartbeatsStream>, tonic::Status>;
     }
     /// Raft messages, encoded by `raft/codec`; the shape is openraft's business.
     #[derive(Debug)]
@@ -558,6 +594,50 @@ pub mod raft_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.manager.v1.Raft/Heartbeats" => {
+                    #[allow(non_camel_case_types)]
+                    struct HeartbeatsSvc<T: Raft>(pub Arc<T>);
+                    impl<T: Raft> tonic::server::StreamingService<super::RaftMessage>
+                    for HeartbeatsSvc<T> {
+                        type Response = super::RaftMessage;
+                        type ResponseStream = T::HeartbeatsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::RaftMessage>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Raft>::heartbeats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HeartbeatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -1080,6 +1160,31 @@ pub mod leases_client {
                 .insert(GrpcMethod::new("swarm.manager.v1.Leases", "Renew"));
             self.inner.unary(req, path, codec).await
         }
+        /// As Renew, each batch answered before the next one is read.
+        pub async fn keep(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::LeaseBatch>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::LeaseReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarm.manager.v1.Leases/Keep",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarm.manager.v1.Leases", "Keep"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1100,6 +1205,17 @@ pub mod leases_server {
             &self,
             request: tonic::Request<super::LeaseBatch>,
         ) -> std::result::Result<tonic::Response<super::LeaseReply>, tonic::Status>;
+        /// Server streaming response type for the Keep method.
+        type KeepStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::LeaseReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As Renew, each batch answered before the next one is read.
+        async fn keep(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::LeaseBatch>>,
+        ) -> std::result::Result<tonic::Response<Self::KeepStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct LeasesServer<T> {
@@ -1216,6 +1332,50 @@ pub mod leases_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarm.manager.v1.Leases/Keep" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeepSvc<T: Leases>(pub Arc<T>);
+                    impl<T: Leases> tonic::server::StreamingService<super::LeaseBatch>
+                    for KeepSvc<T> {
+                        type Response = super::LeaseReply;
+                        type ResponseStream = T::KeepStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::LeaseBatch>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Leases>::keep(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeepSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
