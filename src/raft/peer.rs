@@ -27,7 +27,7 @@ use crate::domain::RaftId;
 use crate::wire::manager::{ProposeReply, ProposeRequest};
 
 /// How long a member may take to write entries down. openraft gives appends a heartbeat's time, in
-/// which a slow disk would never be done; a broken connection is noticed by its keep-alive.
+/// which a slow disk would never be done; a host that is gone is noticed by the kernel.
 const APPEND_LIMIT: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a member that cannot be reached.
 const BACKOFF: Duration = Duration::from_millis(100);

@@ -29,6 +29,11 @@ use crate::domain::node::Role;
 use crate::env::{Env, Scope, Seldom};
 use crate::identity::{Certificate, NodeIdentity, Requirement, SharedIdentity, explain};
 
+/// Who called and was not heard from for this long is asked whether it is still there. That frees what a
+/// connection holds; whether a node lives is found by its own beats, and sooner.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_LIMIT: Duration = Duration::from_secs(4);
+
 /// How much of the server strangers may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -107,8 +112,8 @@ pub async fn serve(
     let routes = serving.routes.clone();
     let door = Arc::new(Door::new(serving, scope.clone(), sender, &everything));
     let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(2)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_LIMIT))
         .http2_max_header_list_size(16 * 1024)
         .http2_max_pending_accept_reset_streams(Some(64))
         .max_concurrent_streams(Some(1024))

@@ -181,19 +181,27 @@ impl Channels {
 }
 
 /// Settings of a lane. The name is for HTTP/2 only; who is dialled is the connector's business.
+///
+/// A host that is gone is noticed by the kernel (`dial`); pings find a process that stands still. On the
+/// lane of Raft that is found by heartbeats and elections, and every call has its limit.
 fn endpoint(lane: Lane) -> Endpoint {
-    let (interval, timeout, window) = match lane {
-        // A silent manager must be noticed within a node's lease, so that the agent can be with
-        // another one before it runs out.
-        Lane::Control | Lane::Raft => {
-            (Duration::from_millis(500), Duration::from_millis(1_000), 1 << 20)
-        }
-        Lane::Bulk => (Duration::from_secs(2), Duration::from_secs(4), 4 << 20),
+    let pings = |interval, timeout| {
+        super::endpoint()
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
+            .keep_alive_while_idle(true)
     };
-    super::endpoint()
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(timeout)
-        .keep_alive_while_idle(true)
+    let (endpoint, window) = match lane {
+        // A manager that stands still must be noticed within a node's lease, so that the agent can be
+        // with another one before it runs out.
+        Lane::Control => (pings(Duration::from_millis(500), Duration::from_millis(1_000)), 1 << 20),
+        Lane::Raft => (super::endpoint(), 1 << 20),
+        Lane::Bulk => {
+            let pings = pings(Duration::from_secs(2), Duration::from_secs(4));
+            (pings.keep_alive_while_idle(false), 4 << 20)
+        }
+    };
+    endpoint
         .initial_stream_window_size(Some(window))
         .initial_connection_window_size(Some(window * 2))
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,6 +23,13 @@ use crate::identity::{ClientTls, explain, manager_name};
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_000);
 /// For the TLS handshake after it.
 const HANDSHAKE_LIMIT: Duration = Duration::from_millis(2_000);
+/// What was sent and is not acknowledged by the other side's kernel for this long will never be: the
+/// connection ends. A silent manager must be noticed within a node's lease, so that the agent can be
+/// with another one before it runs out.
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_millis(1_500);
+/// An idle connection is asked by this machine's kernel whether it stands, in seconds: the shortest
+/// that there is.
+const KEEP_ALIVE_SECONDS: u32 = 1;
 /// How often a closed connection's address is probed for a refusal, and the pause before the second
 /// probe, which doubles: a process that dies may close its connections before its port.
 const PROBES: u32 = 5;
@@ -133,6 +141,7 @@ pub(super) async fn connect(
         .map_err(|_| late("no answer: the host is down, or a firewall drops what is sent to it"))?
         .map_err(|error| io::Error::new(error.kind(), words(&error)))?;
     tcp.set_nodelay(true)?;
+    keep_alive(&tcp)?;
     let name = manager_name().map_err(io::Error::other)?;
     env.clock
         .timeout(HANDSHAKE_LIMIT, TlsConnector::from(config).connect(name, tcp))
@@ -141,6 +150,16 @@ pub(super) async fn connect(
             late("it accepts connections but does not answer: is this the port of a swarm manager?")
         })?
         .map_err(|error| io::Error::new(error.kind(), explain(&error)))
+}
+
+/// The kernels see to it that a host that is gone is noticed, and wake nobody while it is there.
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    let unacknowledged = u32::try_from(UNACKNOWLEDGED_LIMIT.as_millis()).unwrap_or(u32::MAX);
+    setsockopt(tcp, sockopt::KeepAlive, &true)?;
+    setsockopt(tcp, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
+    setsockopt(tcp, sockopt::TcpKeepInterval, &KEEP_ALIVE_SECONDS)?;
+    setsockopt(tcp, sockopt::TcpUserTimeout, &unacknowledged)?;
+    Ok(())
 }
 
 fn words(error: &io::Error) -> String {
@@ -223,5 +242,24 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_watches_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        keep_alive(&tcp).unwrap();
+        assert!(getsockopt(&tcp, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepIdle), Ok(1));
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepInterval), Ok(1));
+        assert_eq!(getsockopt(&tcp, sockopt::TcpUserTimeout), Ok(1_500));
     }
 }
