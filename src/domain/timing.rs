@@ -37,7 +37,7 @@ pub struct Timing {
 impl Timing {
     /// What every cluster runs with.
     pub const DEFAULT: Self = Self {
-        raft_heartbeat: Duration::from_millis(100),
+        raft_heartbeat: Duration::from_millis(160),
         election_min: Duration::from_millis(1_000),
         election_max: Duration::from_millis(1_500),
         agent_heartbeat: Duration::from_millis(250),

@@ -26,6 +26,7 @@ mod machine;
 mod memory;
 mod peer;
 mod proposer;
+mod pulse;
 mod record;
 mod replica;
 mod salvage;

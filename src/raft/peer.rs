@@ -150,6 +150,8 @@ pub(super) enum Ballot {
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     pub(super) link: Arc<dyn PeerLink>,
+    /// How long a heartbeat may take: the next one is due then.
+    pub(super) beat_limit: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -157,7 +159,12 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
     async fn new_client(&mut self, target: u64, node: &RaftNode) -> Client {
         let peer = Peer { id: RaftId(target), addr: node.addr };
-        Client { link: Arc::clone(&self.link), peer, heartbeats: self.link.heartbeats(peer) }
+        Client {
+            link: Arc::clone(&self.link),
+            peer,
+            heartbeats: self.link.heartbeats(peer),
+            beat_limit: self.beat_limit,
+        }
     }
 }
 
@@ -167,6 +174,7 @@ pub(super) struct Client {
     link: Arc<dyn PeerLink>,
     peer: Peer,
     heartbeats: Option<Box<dyn Heartbeats>>,
+    beat_limit: Duration,
 }
 
 impl Client {
@@ -191,9 +199,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let payload = codec::encode_append(&rpc).map_err(|error| not_coded(&error))?;
+        let limit = self.beat_limit.min(option.hard_ttl());
         let answer = match (rpc.entries.is_empty(), &mut self.heartbeats) {
-            (true, Some(way)) => way.beat(payload, option.hard_ttl()).await,
-            (true, None) => self.link.append(self.peer, payload, option.hard_ttl()).await,
+            (true, Some(way)) => way.beat(payload, limit).await,
+            (true, None) => self.link.append(self.peer, payload, limit).await,
             (false, _) => self.link.append(self.peer, payload, APPEND_LIMIT).await,
         };
         codec::decode_message(&answer.map_err(|error| rpc_error(&error))?)

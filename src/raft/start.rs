@@ -14,6 +14,7 @@ use super::log::{Log, Place};
 use super::machine::Machine;
 use super::peer::{Network, PeerLink};
 use super::proposer::{self, Proposal, Proposer, Stamps};
+use super::pulse::Pulse;
 use super::replica::{self, Local, ReadWaiter, Reader};
 use super::snapshots::Snapshots;
 use super::space::Space;
@@ -26,6 +27,9 @@ use crate::domain::RaftId;
 use crate::env::disk::OpenError;
 use crate::env::{Env, Scope};
 
+/// openraft looks at its timers about five times in so many heartbeats. All that is left for it to find
+/// is that an election is due, after more than a second.
+const LOOKS_PACE: u32 = 2;
 /// How long another process may take to let go of the log.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,7 +52,7 @@ pub async fn start(
     let (log, closed) = open_log(&settings, &env, &scope).await?;
     let machine = open_machine(&settings, &env, &scope, &log)?;
     let config = Arc::new(config(&settings)?);
-    let network = Network { link: Arc::clone(&link) };
+    let network = Network { link: Arc::clone(&link), beat_limit: settings.timing.raft_heartbeat };
     // What openraft draws at random follows from this number, and so does what its routines draw.
     let raft = Raft::new(settings.raft_id.0, config, network, log.clone(), machine.clone());
     let raft = Executor::scope(env.entropy.number(), raft)
@@ -116,6 +120,8 @@ fn spawn(inbound: &Inbound, queues: Queues, settings: &Settings, scope: &Scope) 
     let reader =
         Reader { local: Arc::clone(&local), raft: raft.clone(), queue: queues.reads, patience };
     scope.spawn("read", reader.run());
+    let every = settings.timing.raft_heartbeat;
+    scope.spawn("pulse", Pulse { me, raft: raft.clone(), env: env.clone(), every }.run());
     let watchdog = Watchdog::new(raft.clone(), env.clone(), queues.vigil, Arc::clone(&space));
     let successor = Successor {
         me,
@@ -221,7 +227,8 @@ async fn compact(raft: Raft, log: Log, env: Env, limit: usize) {
     }
 }
 
-/// openraft's settings.
+/// openraft's settings. It sends no heartbeats by itself (`pulse`); their pace is that of its timers, five
+/// looks to one.
 ///
 /// A leader that restarts must be elected again. Followers may have committed entries that it sent
 /// them and had not made durable itself; led on in its old term after a power cut, it would give
@@ -231,7 +238,8 @@ fn config(settings: &Settings) -> Result<Config, Error> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "swarm".to_owned(),
-        heartbeat_interval: millis(timing.raft_heartbeat),
+        heartbeat_interval: millis(timing.raft_heartbeat * LOOKS_PACE),
+        enable_heartbeat: false,
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: millis(timing.election_max),
         install_snapshot_timeout: 60_000,
