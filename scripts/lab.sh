@@ -256,13 +256,18 @@ clock)
 pause) process_signal "${1:?which host?}" "${2:-daemon}" STOP ;;
 resume) process_signal "${1:?which host?}" "${2:-daemon}" CONT ;;
 failpoint)
-    file=$LAB_STATE/$(name "${1:?which host?}")/failpoints
-    echo "${2:?which failpoints?}" >"$file"
-    # A daemon that began a moment ago may have missed the file, and one that just died needs no killing.
-    for _ in 1 2 3 4 5; do
-        inside "$1" sh -c "kill -9 \$(cat /run/lab-swarm.pid) 2>/dev/null || :"
-        for _ in $(seq 40); do [ -e "$file" ] || exit 0; sleep 0.05; done
+    d=$LAB_STATE/$(name "${1:?which host?}"); text=${2:?which failpoints?}
+    # A life that is about to begin must not take them and be killed for another: first there is none, for a while.
+    touch "$d/stop-daemon"
+    dead=0
+    for _ in $(seq 100); do
+        if inside "$1" sh -c "kill -9 \$(cat /run/lab-swarm.pid) 2>/dev/null"; then dead=0; else dead=$((dead + 1)); fi
+        [ $dead -lt 4 ] || break
+        sleep 0.1
     done
+    echo "$text" >"$d/failpoints"
+    rm "$d/stop-daemon"
+    for _ in $(seq 100); do [ -e "$d/failpoints" ] || exit 0; sleep 0.05; done
     fail "host $1: no daemon took the failpoints" ;;
 files)
     inside "${1:?which host?}" sh -c "pid=\$(cat /run/lab-swarm.pid); most=${2:-}; \
