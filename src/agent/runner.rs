@@ -155,6 +155,10 @@ impl Runner {
         let Some(materials) = &wanted.materials else { return Early::Due };
         let clock = &self.tools.env.clock;
         let task = &materials.task;
+        // A delay passes without the managers; that a predecessor has stopped they alone know.
+        if wanted.wish == Wish::Prepare && task.not_before <= task.meta.created_at {
+            return Early::WaitsForWord;
+        }
         // Cluster time and this node's may differ: the delay counts from the arrival at most.
         let due_at = *self.due_at.get_or_insert_with(|| {
             let delay = task.not_before.since(task.meta.created_at);
@@ -173,13 +177,13 @@ impl Runner {
     }
 
     fn publish_local(&self, wanted: &Wanted) {
-        if self.seen == Seen::Unknown && wanted.wish == Wish::Run {
+        if self.seen == Seen::Unknown && wanted.wish <= Wish::Run {
             return;
         }
         let healthy =
             matches!(self.seen, Seen::Present(Phase::Running(Health::Unchecked | Health::Healthy)));
         let serving =
-            wanted.wish == Wish::Run && self.status.state == TaskState::Running && healthy;
+            wanted.wish <= Wish::Run && self.status.state == TaskState::Running && healthy;
         self.tools.board.set_local(self.task, Some(serving));
     }
 
@@ -306,7 +310,7 @@ impl Runner {
 
     /// Weighs an error: retry, look again, or the end of the task.
     async fn trouble(&mut self, error: Error) {
-        let running = self.wanted.borrow().wish == Wish::Run && !self.status.state.is_terminal();
+        let running = self.wanted.borrow().wish <= Wish::Run && !self.status.state.is_terminal();
         let text = error.to_string();
         match error {
             Error::Missing => self.seen = Seen::Unknown,

@@ -10,6 +10,8 @@ use crate::runtime::{Health, Phase};
 /// What the manager wants of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wish {
+    /// It shall be ready to run, and wait for the managers' word: its predecessor is still stopping.
+    Prepare,
     /// It shall run.
     Run,
     /// It shall not run; its container stays for those who want to look at it.
@@ -26,7 +28,8 @@ impl Wish {
         match desired {
             TaskState::Remove => Self::Remove,
             state if state > TaskState::Running => Self::Stop,
-            _ => Self::Run,
+            TaskState::Running => Self::Run,
+            _ => Self::Prepare,
         }
     }
 }
@@ -79,6 +82,8 @@ pub(super) enum Early {
     Due,
     /// Not yet.
     Waits,
+    /// When the managers say so.
+    WaitsForWord,
 }
 
 /// Whether requests may still come in.
@@ -109,7 +114,7 @@ pub(super) enum Operation {
     AwaitTime,
     /// Start it.
     Start,
-    /// It runs: wait for something to happen.
+    /// It runs, or may not yet: wait for something to happen.
     AwaitEvent,
     /// It ended by itself: report how.
     Ended {
@@ -140,7 +145,7 @@ pub(super) fn step(facts: &Facts) -> Operation {
         return Operation::Look;
     }
     match facts.wish {
-        Wish::Run => run(facts),
+        Wish::Prepare | Wish::Run => run(facts),
         Wish::Stop | Wish::Remove | Wish::Gone => end(facts),
     }
 }
@@ -192,8 +197,10 @@ fn launch(facts: &Facts) -> Operation {
     {
         return unblock(Some(blocker)).unwrap_or(Operation::Start);
     }
-    if facts.early == Early::Waits {
-        return Operation::AwaitTime;
+    match facts.early {
+        Early::Due => {}
+        Early::Waits => return Operation::AwaitTime,
+        Early::WaitsForWord => return Operation::AwaitEvent,
     }
     if facts.state < TaskState::Starting {
         return Operation::Report(TaskState::Starting);
@@ -223,7 +230,7 @@ fn end(facts: &Facts) -> Operation {
     match (facts.wish, facts.seen) {
         (Wish::Remove | Wish::Gone, Seen::Present(_)) => Operation::Remove,
         (Wish::Gone, Seen::Absent | Seen::Unknown) => Operation::Forget,
-        (Wish::Run | Wish::Stop | Wish::Remove, _) => Operation::Rest,
+        (Wish::Prepare | Wish::Run | Wish::Stop | Wish::Remove, _) => Operation::Rest,
     }
 }
 

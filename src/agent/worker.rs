@@ -222,7 +222,7 @@ fn update(running: &Running, set: &AssignmentSet, task: &Arc<Task>) {
 fn materials(set: &AssignmentSet, task: &Arc<Task>, wish: Wish) -> Option<Materials> {
     let spec = Arc::clone(&set.spec(task.service, task.spec)?.spec);
     let container = &spec.task_template.container_spec;
-    let (secrets, configs) = if wish == Wish::Run {
+    let (secrets, configs) = if wish <= Wish::Run {
         (
             container
                 .secrets

@@ -14,7 +14,7 @@ const SEEDS: u64 = 200;
 
 /// Of each bug above the store: a seed that finds it, and the rule that says so.
 const KNOWN: [(Canary, u64, &str); Canary::CLUSTER.len()] = [
-    (Canary::StaleAssignments, 1, "I18"),
+    (Canary::StaleAssignments, 2, "I18"),
     (Canary::LedgerNotSynced, 1, "I18"),
     (Canary::AdoptsNothing, 3, "I13"),
     (Canary::ShutdownTooEarly, 1, "I13"),

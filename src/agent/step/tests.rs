@@ -74,6 +74,8 @@ fn blockers_hold_the_task_where_it_is() {
     assert_eq!(blocked(Blocker::Image, CREATED, TaskState::Starting), Operation::Start);
     let early = Facts { early: Early::Waits, ..facts(Wish::Run, TaskState::Ready, CREATED) };
     assert_eq!(step(&early), Operation::AwaitTime);
+    let early = Facts { early: Early::WaitsForWord, wish: Wish::Prepare, ..early };
+    assert_eq!(step(&early), Operation::AwaitEvent, "its predecessor still runs");
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn end_drains_stops_reports_and_removes() {
 #[test]
 fn wish_follows_the_desired_state() {
     assert_eq!(Wish::of(TaskState::Running), Wish::Run);
-    assert_eq!(Wish::of(TaskState::Ready), Wish::Run);
+    assert_eq!(Wish::of(TaskState::Ready), Wish::Prepare);
     assert_eq!(Wish::of(TaskState::Shutdown), Wish::Stop);
     assert_eq!(Wish::of(TaskState::Remove), Wish::Remove);
 }
