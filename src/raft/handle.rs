@@ -403,6 +403,11 @@ impl Handle {
 
 #[cfg(test)]
 impl Handle {
+    /// Stands for no election by itself any more.
+    pub(super) fn keeps_out_of_elections(&self) {
+        self.member.raft.runtime_config().elect(false);
+    }
+
     /// Stops as a killed process would, but for the disk, which is let go of.
     pub(super) async fn kill(self) {
         let Member { raft, scope, log, .. } = &*self.member;

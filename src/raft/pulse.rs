@@ -2,7 +2,8 @@
 //!
 //! openraft looks at its timers five times per heartbeat, on every member, and the more often the
 //! sooner heartbeats follow each other. Here they are sent at their own pace, so that openraft's timers
-//! need not be finer than elections are.
+//! need not be finer than elections are, and stand still where there is no election to wait for: on the
+//! leader.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::types::Raft;
 use crate::domain::RaftId;
 use crate::env::Env;
 
-/// Sends heartbeats while this member leads others.
+/// Sends heartbeats while this member leads others, and has openraft look at its timers while it does not.
 pub(super) struct Pulse {
     pub(super) me: RaftId,
     pub(super) raft: Raft,
@@ -25,17 +26,21 @@ impl Pulse {
     pub(super) async fn run(self) {
         let mut group = self.raft.server_metrics();
         loop {
-            let has_followers = {
+            let (leads, has_others) = {
                 let now = group.borrow_and_update();
                 let members = now.membership_config.membership().nodes().count();
-                now.current_leader == Some(self.me.0) && members > 1
+                (now.current_leader == Some(self.me.0), members > 1)
             };
-            if has_followers {
+            self.raft.runtime_config().tick(!leads);
+            let changed = if leads && has_others {
                 if self.raft.trigger().heartbeat().await.is_err() {
                     return;
                 }
-                self.env.clock.sleep(self.every).await;
-            } else if group.changed().await.is_err() {
+                self.env.clock.timeout(self.every, group.changed()).await
+            } else {
+                Ok(group.changed().await)
+            };
+            if matches!(changed, Ok(Err(_))) {
                 return;
             }
         }

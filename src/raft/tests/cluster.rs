@@ -14,7 +14,8 @@ use crate::domain::{ConfigId, Format, NodeId, RaftId, RequestId};
 use crate::env::disk::LogKind;
 use crate::env::{Env, Scope, SystemDevice};
 use crate::raft::{
-    Compaction, Error, Handle, ProposeError, ReadError, Settings, epoch, plant, salvage, start,
+    Compaction, Error, Handle, Leadership, ProposeError, ReadError, Settings, epoch, plant,
+    salvage, start,
 };
 use crate::state::{Change, Expect, ObjectKey, Rejection, View};
 
@@ -256,6 +257,27 @@ async fn a_silent_leader_is_succeeded_and_steps_back(kind: LogKind) {
     assert!((3..=4).contains(&configs(&view)));
 }
 
+/// A leader's timers stand still: they must go on when it is none any more.
+async fn a_leader_of_old_stands_for_election_again(kind: LogKind) {
+    let cluster = Cluster::over(kind, Net::default());
+    let [first, second, third] = cluster.three().await;
+    put(&first, 1).await.unwrap();
+    cluster.net.cut(addr(1));
+    let other = |id: u64| move |now: &Leadership| now.leader.is_some_and(|(it, _)| it.0 != id);
+    let mut seen = second.store().leadership();
+    let led = cluster.env.clock.timeout(LONG, seen.wait_for(other(1))).await.unwrap();
+    let (leader, at) = led.unwrap().leader.unwrap();
+    cluster.net.heal(addr(1));
+    put(&first, 2).await.unwrap();
+    second.keeps_out_of_elections();
+    third.keeps_out_of_elections();
+    cluster.net.cut(at);
+    let mut seen = first.store().leadership();
+    let led = seen.wait_for(other(leader.0));
+    let led = cluster.env.clock.timeout(LONG, led).await.unwrap();
+    assert_eq!(led.unwrap().leader, Some((RaftId(1), addr(1))));
+}
+
 /// Followers may have committed what it had not made durable itself: in its old term it could give
 /// the same ids to other entries.
 async fn a_leader_that_restarts_is_elected_again(kind: LogKind) {
@@ -462,6 +484,7 @@ super::over_both! {
     followers_forward_and_read_their_own_writes,
     a_dead_leader_is_succeeded_within_a_second,
     a_silent_leader_is_succeeded_and_steps_back,
+    a_leader_of_old_stands_for_election_again,
     a_leader_that_restarts_is_elected_again,
     a_leader_that_stops_hands_over,
     a_late_learner_gets_a_snapshot,
