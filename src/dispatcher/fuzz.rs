@@ -79,7 +79,7 @@ async fn talk(env: &Env, store: &Store, scope: &Scope, node: NodeId, messages: V
     let timing = Timing::DEFAULT;
     let nowhere = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let dial: Dial = Arc::new(move |_| nowhere.clone());
-    let link = Arc::new(GrpcLeases::new(Arc::clone(&dial)));
+    let link = Arc::new(GrpcLeases::new(Arc::clone(&dial), Arc::clone(&env.clock)));
     let leases = Leases::new(env.clone(), store.clone(), LeaseTable::new(timing.lease), link);
     let settings = Settings { node: NodeId::from_bytes([99; 16]), timing, dial };
     let dispatcher = start(settings, env, store, leases, scope);
