@@ -218,8 +218,10 @@ impl Door {
         };
         match Certificate::from_der(der) {
             Ok(certificate) => {
-                let peer =
-                    Peer { identity: certificate.identity, not_after: certificate.not_after };
+                let clock = &self.serving.env.clock;
+                let left = certificate.not_after.since(clock.now());
+                let expires = clock.instant().after(left);
+                let peer = Peer { identity: certificate.identity, expires };
                 let slot = self.members.enter(peer.identity);
                 let token = slot.token().clone();
                 self.follow_roots(&tls, token.clone());
@@ -249,6 +251,8 @@ impl Door {
         let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain: Vec<_> = shown.iter().map(|der| der.clone().into_owned()).collect();
         let clock = Arc::clone(&self.serving.env.clock);
+        // As above: what the wall clock was at the handshake, and the time that has passed.
+        let (shaken_at, began) = (clock.now(), clock.instant());
         let mut identity = self.serving.identity.watch();
         identity.mark_changed();
         self.scope.spawn("roots of a connection", async move {
@@ -257,7 +261,8 @@ impl Door {
                     () = token.cancelled() => return,
                     changed = identity.changed() => if changed.is_err() { return },
                 }
-                if !identity.borrow_and_update().knows(&chain, clock.now()) {
+                let now = shaken_at.after(clock.instant().since(began));
+                if !identity.borrow_and_update().knows(&chain, now) {
                     return token.cancel();
                 }
             }

@@ -13,8 +13,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::domain::Timestamp;
-use crate::env::Clock;
+use crate::env::{Clock, Instant};
 use crate::identity::{NodeIdentity, Requirement, SharedIdentity, permitted};
 
 /// Who is at the other end of a connection; in the extensions of every request.
@@ -31,8 +30,9 @@ pub struct PeerIdentity {
 pub struct Peer {
     /// What the certificate says.
     pub identity: NodeIdentity,
-    /// Until when.
-    pub not_after: Timestamp,
+    /// Until when, by the clock that nobody can set: the wall clock counts at the handshake only. One that
+    /// is set would cut this node off from the whole swarm.
+    pub expires: Instant,
 }
 
 /// The node that made a request. Behind a `Member` requirement it is always there.
@@ -111,7 +111,7 @@ impl Gate {
             return Err(Status::permission_denied("the certificate is of another swarm"));
         }
         // It was valid when the connection was made; connections may live longer than certificates.
-        if self.clock.now() > peer.not_after {
+        if self.clock.instant() > peer.expires {
             return Err(Status::unauthenticated(
                 "the certificate has expired since the connection was made: connect again with the renewed one",
             ));

@@ -39,20 +39,30 @@ use crate::wire::node::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The system's clock, set forward.
+/// The system's clock, at a later time; or set, which is another thing.
 #[derive(Debug, Default)]
 struct ShiftedClock {
     system: SystemClock,
+    /// Nanoseconds that have passed besides.
     ahead: AtomicU64,
+    /// Nanoseconds by which the wall clock was set forward.
+    set: AtomicU64,
+}
+
+impl ShiftedClock {
+    fn ahead(&self) -> Duration {
+        Duration::from_nanos(self.ahead.load(Ordering::SeqCst))
+    }
 }
 
 impl Clock for ShiftedClock {
     fn now(&self) -> Timestamp {
-        self.system.now().after(Duration::from_nanos(self.ahead.load(Ordering::SeqCst)))
+        let set = Duration::from_nanos(self.set.load(Ordering::SeqCst));
+        self.system.now().after(self.ahead()).after(set)
     }
 
     fn instant(&self) -> Instant {
-        self.system.instant()
+        self.system.instant().after(self.ahead())
     }
 
     fn sleep(

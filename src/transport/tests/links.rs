@@ -112,6 +112,19 @@ async fn certificates_are_renewed_in_time_and_not_too_late() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_cuts_off_nobody_who_is_connected() {
+    let harness = Harness::start(Limits::default()).await;
+    let channels = harness.channels(&harness.identity(7, Role::Worker));
+    soon(channels.touch(harness.addr, Lane::Control)).await.unwrap();
+    harness.clock.set.store(u64::try_from((3_650 * DAY).as_nanos()).unwrap(), Ordering::SeqCst);
+    soon(channels.touch(harness.addr, Lane::Control)).await.unwrap();
+    // Time that passes is another thing.
+    harness.clock.ahead.store(u64::try_from((91 * DAY).as_nanos()).unwrap(), Ordering::SeqCst);
+    let error = soon(channels.touch(harness.addr, Lane::Control)).await.unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+}
+
+#[tokio::test]
 async fn a_killed_manager_is_known_at_once() {
     let harness = Harness::start(Limits::default()).await;
     let channels = harness.channels(&harness.identity(2, Role::Manager));

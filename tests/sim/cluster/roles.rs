@@ -120,10 +120,10 @@ impl links::Door {
         if roster.standing(identity, Requirement::Manager).await != Standing::Good {
             return Err(PeerError::Other("only managers may".to_owned()));
         }
-        let not_after = swarm::domain::Timestamp(u64::MAX);
+        let expires = swarm::env::Instant(std::time::Duration::MAX);
         let message = JoinRequest { addr: addr.to_string(), format: Format::NEWEST.0 };
         let mut request = Request::new(message);
-        let peer = Some(Caller { identity, not_after });
+        let peer = Some(Caller { identity, expires });
         request.extensions_mut().insert(PeerIdentity { addr, peer });
         let joined = Members::new(self.store, self.env).join(request).await;
         joined
