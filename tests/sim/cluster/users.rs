@@ -27,6 +27,9 @@ use crate::chance::Chance;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Services that there may be; some are global.
 pub(crate) const SERVICES: u64 = 6;
+/// What the last wish adds to `ForceUpdate`: more than users do, so that no version from before a rollback
+/// is the same and its tasks are as good.
+const SETTLED: u64 = 1_000;
 /// Secrets that services may use.
 pub(crate) const SECRETS: u64 = 3;
 
@@ -380,7 +383,7 @@ impl User {
             let container = &mut spec["TaskTemplate"]["ContainerSpec"];
             container["Image"] = json!("web:1");
             container["Args"] = json!(["serve"]);
-            spec["TaskTemplate"]["ForceUpdate"] = json!(force.unwrap_or_default() + 1);
+            spec["TaskTemplate"]["ForceUpdate"] = json!(force.unwrap_or_default() + SETTLED);
             spec["UpdateConfig"] = json!({"Parallelism": 2, "Monitor": 500_000_000});
             if let Some(replicas) = spec.pointer_mut("/Mode/Replicated/Replicas") {
                 *replicas = json!(replicas.as_u64().unwrap_or_default().min(3));
