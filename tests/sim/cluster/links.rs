@@ -187,22 +187,23 @@ pub(crate) fn deliver(net: &Net, pipes: &Pipes, (conn, end): (u64, End), packet:
         return net.reset(conn, end);
     };
     let is_last = matches!(packet, Packet::Closed | Packet::Broken);
-    // Who listened may be gone already.
-    match (pipe, packet) {
-        (Pipe::Agent(_, told), Packet::Told(item)) => told.send(item).unwrap_or_default(),
+    let heard = match (pipe, packet) {
+        (Pipe::Agent(_, told), Packet::Told(item)) => told.send(item).is_ok(),
         (Pipe::Agent(addr, told), Packet::Broken) => {
             let reason = "the connection is dead".to_owned();
-            told.send(Err(LinkError::Closed { addr: *addr, reason })).unwrap_or_default();
+            told.send(Err(LinkError::Closed { addr: *addr, reason })).is_ok()
         }
-        (Pipe::Manager(said), Packet::Said(message)) => {
-            said.send(Ok(message)).unwrap_or_default();
-        }
+        (Pipe::Manager(said), Packet::Said(message)) => said.send(Ok(message)).is_ok(),
         (Pipe::Manager(said), Packet::Broken) => {
-            said.send(Err(Status::unavailable("the connection is dead"))).unwrap_or_default();
+            said.send(Err(Status::unavailable("the connection is dead"))).is_ok()
         }
-        (Pipe::Agent(..) | Pipe::Manager(_), _) => {}
-    }
-    if is_last {
+        (Pipe::Agent(..) | Pipe::Manager(_), _) => true,
+    };
+    if is_last || !heard {
         pipes.remove(&(conn, end));
+    }
+    // Who listened ended within a process that goes on, as the manager half of a node that was demoted.
+    if !is_last && !heard {
+        net.reset(conn, end);
     }
 }
