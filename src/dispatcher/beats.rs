@@ -86,6 +86,15 @@ impl Beats {
         }
     }
 
+    /// A session has fallen silent: there is nothing more to say of it, and its lease runs out.
+    pub(crate) fn forget(&self, node: NodeId, session: SessionId) {
+        let mut table = self.inner.table();
+        if table.get(&node).is_some_and(|beat| beat.session == session) {
+            table.remove(&node);
+            self.inner.count(&table);
+        }
+    }
+
     /// Whether a session is the newest of its node here.
     pub(crate) fn is_current(&self, node: NodeId, session: SessionId) -> bool {
         self.inner.table().get(&node).is_some_and(|beat| beat.session == session)
@@ -96,7 +105,7 @@ impl Beats {
         self.led.clone()
     }
 
-    fn batch(&self, now: Instant) -> Vec<Renewal> {
+    pub(super) fn batch(&self, now: Instant) -> Vec<Renewal> {
         let table = self.inner.table();
         let renewal = |(node, beat): (&NodeId, &Beat)| Renewal {
             node: *node,

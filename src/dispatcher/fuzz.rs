@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{OUTBOX, Settings, session, start};
+use super::{Dispatcher, OUTBOX, Settings, session, start};
 use crate::domain::cluster::Authority;
 use crate::domain::node::Role;
 use crate::domain::timing::Timing;
@@ -16,7 +16,8 @@ use crate::identity::{NodeIdentity, authority};
 use crate::leader::{Dial, GrpcLeases, LeaseTable, Leases};
 use crate::raft::Store;
 use crate::state::{Change, Expect, Object, View};
-use crate::wire::node::AgentMessage;
+use crate::wire::node::agent_message::Kind;
+use crate::wire::node::{AgentMessage, Hello};
 
 /// How long the agent stays after its last word. The clock of a run is not the machine's.
 const STAY: Duration = Duration::from_secs(3);
@@ -34,7 +35,7 @@ pub(crate) fn session(node: NodeId, messages: Vec<AgentMessage>, objects: Vec<Ob
         let puts = objects.into_iter().map(put);
         store.propose(None, puts.collect(), LIMIT).await.unwrap();
         let before = store.view();
-        talk(&env, &store, &scope, node, messages).await;
+        drop(talk(&env, &store, &scope, node, messages).await);
         let after = store.view();
         for was in before.objects() {
             match (&was, after.object(&was.key())) {
@@ -75,8 +76,15 @@ fn with_authority(object: Object) -> Object {
     }
 }
 
-async fn talk(env: &Env, store: &Store, scope: &Scope, node: NodeId, messages: Vec<AgentMessage>) {
-    let timing = Timing::DEFAULT;
+async fn talk(
+    env: &Env,
+    store: &Store,
+    scope: &Scope,
+    node: NodeId,
+    messages: Vec<AgentMessage>,
+) -> Dispatcher {
+    // Nobody takes leases here; that must not be what ends the session.
+    let timing = Timing { leaderless_max: STAY * 2, ..Timing::DEFAULT };
     let nowhere = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let dial: Dial = Arc::new(move |_| nowhere.clone());
     let link = Arc::new(GrpcLeases::new(Arc::clone(&dial), Arc::clone(&env.clock)));
@@ -98,4 +106,21 @@ async fn talk(env: &Env, store: &Store, scope: &Scope, node: NodeId, messages: V
     };
     let listens = async { while replies.recv().await.is_some() {} };
     tokio::join!(session.run(ReceiverStream::new(inbox)), agent, listens);
+    dispatcher
+}
+
+/// A session that was closed says that the host lives, and keeps its tasks for ten seconds; one that fell
+/// silent says nothing.
+#[tokio::test(start_paused = true)]
+async fn silence_is_not_told_as_a_session_that_was_closed() {
+    let node = NodeId::from_bytes([4; 16]);
+    let hello = Hello { description_json: b"{}".to_vec().into(), ..Hello::default() };
+    let hello =
+        AgentMessage { kind: Some(Kind::Hello(Hello { addr: vec![10, 0, 0, 1].into(), ..hello })) };
+    let (env, scope) = (Env::system(), Scope::root("test"));
+    let store = Store::in_memory(env.clone());
+    let dispatcher = talk(&env, &store, &scope, node, vec![hello]).await;
+    let told = dispatcher.shared.beats.batch(env.clock.instant());
+    assert!(told.is_empty(), "{told:?}");
+    scope.shutdown(LIMIT).await;
 }

@@ -249,6 +249,8 @@ impl Session {
                     changed.map_err(|_| Status::unavailable("this manager is stopping"))?;
                 }
                 () = self.shared.env.clock.sleep(silence.saturating_sub(silent_for)) => {
+                    // A closed session says that the host lives. Nothing says so here.
+                    self.shared.beats.forget(self.peer.node, self.id);
                     return Err(Status::deadline_exceeded("the agent has been silent for too long"));
                 }
             }
