@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use swarm::domain::node::{Node, NodeSpec, NodeStatus, Role};
-use swarm::domain::{Meta, NodeId, RaftId};
+use swarm::domain::node::{Node, Role};
+use swarm::domain::{NodeId, RaftId};
 use swarm::env::Env;
 use swarm::raft::Handle;
 use swarm::state::{Change, Expect, Object, ObjectKey};
@@ -46,16 +46,7 @@ pub(crate) struct Operator {
 
 /// A node as the first change that concerns it.
 pub(crate) fn node_change(id: NodeId) -> Change {
-    let node = Node {
-        id,
-        meta: Meta::default(),
-        spec: NodeSpec::default(),
-        description: None,
-        status: NodeStatus::default(),
-        manager: None,
-        certified: Role::Manager,
-        trust: 0,
-    };
+    let node = Node { certified: Role::Manager, ..Node::new(id, Role::Worker) };
     Change::Put { object: Object::Node(Arc::new(node)), expect: Expect::Absent }
 }
 

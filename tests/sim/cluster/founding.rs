@@ -3,7 +3,7 @@
 use swarm::daemon::founding::{self, Founding};
 use swarm::domain::cluster::{AddressPool, Authority, ClusterSpec};
 use swarm::domain::network::Subnet;
-use swarm::domain::node::{Availability, Membership as Part, NodeStatus};
+use swarm::domain::node::{Availability, Membership as Part};
 use swarm::domain::secret::Sensitive;
 use swarm::domain::{Autolock, NetworkId};
 
@@ -92,17 +92,7 @@ impl World {
         let id = self.next_node();
         let is_manager = host < self.plan.managers;
         let role = if is_manager { Role::Manager } else { Role::Worker };
-        let node = Node {
-            id,
-            meta: Meta::default(),
-            spec: NodeSpec { role, ..NodeSpec::default() },
-            description: None,
-            status: NodeStatus::default(),
-            manager: None,
-            certified: role,
-            trust: 0,
-        };
-        let object = Object::Node(Arc::new(node));
+        let object = Object::Node(Arc::new(Node::new(id, role)));
         let mut changes = vec![Change::Put { object, expect: Expect::Absent }];
         if is_manager {
             changes.push(Change::JoinManager { node: id, addr: net::addr(host) });

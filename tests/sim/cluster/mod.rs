@@ -27,8 +27,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use swarm::api::Local;
-use swarm::domain::node::{Node, NodeSpec, NodeStatus, Role};
-use swarm::domain::{Meta, NodeId, RaftId};
+use swarm::domain::node::{Node, Role};
+use swarm::domain::{NodeId, RaftId};
 use swarm::env::Faults;
 use swarm::raft::PeerError;
 use swarm::state::{Change, Expect, Object, View};

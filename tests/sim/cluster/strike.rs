@@ -190,16 +190,7 @@ impl World {
         let Some((at, manager)) = self.leader() else { return false };
         let Some(old) = self.servers[host].node else { return false };
         let new = self.next_node();
-        let node = Node {
-            id: new,
-            meta: Meta::default(),
-            spec: NodeSpec::default(),
-            description: None,
-            status: NodeStatus::default(),
-            manager: None,
-            certified: Role::Worker,
-            trust: 0,
-        };
+        let node = Node::new(new, Role::Worker);
         let (store, clock) = (manager.raft.store(), manager.env.clock);
         self.servers[at].spawn(async move {
             // Until it is done for certain, or somebody wants a manager of it.
