@@ -40,7 +40,7 @@ impl Departure {
         connector: &Connector,
         from: SocketAddr,
     ) -> (SocketAddr, SessionLink) {
-        let is_own = |addr: SocketAddr| addr.ip() == connector.addr;
+        let is_own = |manager: SocketAddr| connector.is_own(manager);
         let mut managers = connector.board.managers.subscribe();
         while is_own(from) {
             let is_alone = |known: &Vec<(_, SocketAddr)>| known.iter().all(|(_, it)| is_own(*it));

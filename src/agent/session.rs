@@ -111,6 +111,11 @@ impl Connector {
         }
     }
 
+    /// Whether a manager is in this agent's own process.
+    pub(super) fn is_own(&self, manager: SocketAddr) -> bool {
+        manager.ip() == self.addr
+    }
+
     /// The managers in the order to try.
     pub(super) fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
         let known = self.board.managers.borrow().iter().map(|(_, addr)| *addr).collect();
@@ -165,7 +170,7 @@ impl Connector {
         };
         let begun = self.env.clock.instant();
         let Err(ended) = session.run(departure).await;
-        if addr.ip() != self.addr {
+        if !self.is_own(addr) {
             departure.stayed(self.env.clock.instant().since(begun));
         }
         ended
