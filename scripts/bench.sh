@@ -72,7 +72,14 @@ for k in 2 3; do
     swarm $k join --token "$(swarm 1 join-token --quiet manager)" 10.99.0.1:2377 >/dev/null
 done
 managing() { swarm "$1" node ls --format '{{.ManagerStatus}}' 2>/dev/null | grep -cE 'Leader|Reachable' || true; }
-until [ "$(managing 1)" = 3 ]; do sleep 0.2; done
+# A daemon that has just started does not manage yet: all of them must see all of them.
+settle() {
+    for k in 1 2 3; do
+        until [ "$(managing $k)" = 3 ] && [ "$(swarm $k node ls --format '{{.Status}}' | grep -c Ready)" = 3 ]; do sleep 0.2; done
+    done
+}
+leading() { swarm 1 node ls --format '{{.Hostname}} {{.ManagerStatus}}' | awk '$2 == "Leader" {print $1}'; }
+settle
 pid=$(./scripts/lab.sh exec 1 cat /run/lab-swarm.pid)
 ticks() { ./scripts/lab.sh exec 1 awk '{print $14+$15}' "/proc/$pid/stat"; }
 before=$(ticks); sleep 20; after=$(ticks)
@@ -80,9 +87,7 @@ idle=$(awk -v a="$after" -v b="$before" -v hz="$(getconf CLK_TCK)" 'BEGIN {print
 memory=$(./scripts/lab.sh exec 1 awk '/VmRSS/ {printf "%.1f", $2/1024}' "/proc/$pid/status")
 failover=()
 for run in $(seq "$faults"); do
-    for k in 1 2 3; do
-        swarm $k node ls --format '{{.Self}} {{.ManagerStatus}}' | grep -q 'true Leader' && leader=$k
-    done
+    leader=$(leading); leader=${leader##*[!0-9]}
     other=$(( leader % 3 + 1 ))
     # One client that writes again and again: a new config per write, the time of every acknowledgement.
     ./scripts/lab.sh kill "$leader" daemon
@@ -90,7 +95,7 @@ for run in $(seq "$faults"); do
     until echo x | docker -H "unix://$(sock $other swarm)" config create "f$run-$RANDOM" - >/dev/null 2>&1; do :; done
     failover+=($(( ($(now) - began) / 1000000 )))
     ./scripts/lab.sh start "$leader" daemon
-    until [ "$(managing "$other")" = 3 ]; do sleep 0.2; done
+    settle
 done
 
 echo "a silent host: $runs times" >&2
@@ -98,15 +103,14 @@ echo "a silent host: $runs times" >&2
 replaced=()
 running() { docker -H "unix://$1" service ps probe --filter desired-state=running --format '{{.Node}} {{.CurrentState}}' 2>/dev/null | awk '$2 == "Running" {print $1}'; }
 for run in $(seq "$runs"); do
-    leader=$(swarm 1 node ls --format '{{.Hostname}} {{.ManagerStatus}}' | awk '$2 == "Leader" {print $1}')
-    swarm 1 service create --quiet --name probe --network host --constraint "node.hostname!=$leader" swarm/bench sleep 1000000 >/dev/null
+    swarm 1 service create --quiet --name probe --network host --constraint "node.hostname!=$(leading)" swarm/bench sleep 1000000 >/dev/null
     from=$(running "$(sock 1 swarm)"); host=${from##*[!0-9]}; other=$(( host % 3 + 1 ))
     ./scripts/lab.sh cut "$host"
     began=$(now)
     until to=$(running "$(sock $other swarm)"); [ -n "$to" ] && [ "$to" != "$from" ]; do :; done
     replaced+=($(( ($(now) - began) / 1000000 )))
     ./scripts/lab.sh mend "$host"
-    until [ "$(managing "$other")" = 3 ] && [ "$(swarm "$other" node ls --format '{{.Status}}' | grep -c Ready)" = 3 ]; do sleep 0.2; done
+    settle
     swarm $other service rm probe >/dev/null
 done
 plan=$(cargo bench --locked --quiet --bench plan 2>/dev/null)
