@@ -142,11 +142,18 @@ impl Board {
             .collect()
     }
 
-    /// All statuses, for the first word of a session; they count as sent now.
-    pub(super) fn take_all(&self) -> Vec<(TaskId, TaskStatus)> {
-        let mut statuses = self.lock();
-        statuses.unsent.clear();
-        statuses.latest.iter().map(|(task, status)| (*task, status.clone())).collect()
+    /// All statuses, for the first word of a session.
+    pub(super) fn statuses(&self) -> Vec<(TaskId, TaskStatus)> {
+        self.lock().latest.iter().map(|(task, status)| (*task, status.clone())).collect()
+    }
+
+    /// A manager has these statuses; what is still so counts as sent.
+    pub(super) fn said(&self, said: &[(TaskId, TaskStatus)]) {
+        let Statuses { latest, unsent } = &mut *self.lock();
+        let is_so = |(task, status): &&(TaskId, TaskStatus)| latest.get(task) == Some(status);
+        said.iter().filter(is_so).for_each(|(task, _)| {
+            unsent.remove(task);
+        });
     }
 
     /// Forgets a task that is over.

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::session::Connector;
-use crate::transport::SessionLink;
+use super::connector::Connector;
+use super::session::Session;
 
 /// Longest wait between two tries: a manager that never answers costs a dial in five minutes.
 const WAIT_MAX: Duration = Duration::from_secs(300);
@@ -33,13 +33,13 @@ impl Departure {
         }
     }
 
-    /// A manager in another process, with a link to it that stands. Pending for ever in a session that
-    /// is not with this agent's own process.
-    pub(super) async fn found(
+    /// A session with a manager in another process. Pending for ever in one that is not with this agent's
+    /// own.
+    pub(super) async fn found<'a>(
         &mut self,
-        connector: &Connector,
+        connector: &'a Connector,
         from: SocketAddr,
-    ) -> (SocketAddr, SessionLink) {
+    ) -> Session<'a> {
         let is_own = |manager: SocketAddr| connector.is_own(manager);
         let mut managers = connector.board.managers.subscribe();
         while is_own(from) {
@@ -52,8 +52,8 @@ impl Departure {
             let Some(to) = connector.order(Some(from)).into_iter().find(|it| !is_own(*it)) else {
                 continue;
             };
-            match connector.link.open(to).await {
-                Ok(link) => return (to, link),
+            match Session::begin(connector, to).await {
+                Ok(session) => return session,
                 Err(error) => tracing::debug!(manager = %to, %error, "not to this manager"),
             }
         }

@@ -14,6 +14,7 @@
 
 mod board;
 mod codec;
+mod connector;
 mod departure;
 mod describe;
 mod files;
@@ -191,7 +192,7 @@ impl Handle {
             node: settings.node,
             addr: settings.addr,
         };
-        let connector = session::Connector {
+        let connector = connector::Connector {
             env: env.clone(),
             board: Arc::clone(board),
             runtime: Arc::clone(&runtime),

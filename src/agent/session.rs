@@ -1,8 +1,7 @@
-//! The connection to a manager: which one, for how long, and what goes over it.
+//! One session with one manager: what goes over it.
 //!
-//! Any manager will do. A session that ends is followed by one to the next manager; only when a whole
-//! round of them failed does the agent wait. Assignments count from the moment they are in the ledger,
-//! and never go back: what is older than the known position is refused, whoever sent it.
+//! Assignments count from the moment they are in the ledger, and never go back: what is older than the
+//! known position is refused, whoever sent it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,15 +11,15 @@ use bytes::Bytes;
 
 use super::board::Board;
 use super::codec;
+use super::connector::Connector;
 use super::departure::Departure;
 use super::ledger::Note;
 use super::logs::Subscriptions;
 use crate::domain::assignment::AssignmentDiff;
 use crate::domain::node::{Description, Role};
-use crate::domain::{AssignmentSet, Format, NodeId, Position, timing::Timing};
-use crate::env::{Canary, Env, Instant, Point, Scope};
-use crate::runtime::Runtime;
-use crate::transport::{LinkError, ManagerLink, SessionLink};
+use crate::domain::{AssignmentSet, Format, Position, TaskId, TaskStatus};
+use crate::env::{Canary, Env, Instant, Point};
+use crate::transport::{LinkError, SessionLink};
 use crate::wire::node::agent_message::Kind as ToManager;
 use crate::wire::node::manager_message::Kind as FromManager;
 use crate::wire::node::{AgentMessage, Heartbeat, Hello, ManagerMessage, Report};
@@ -31,32 +30,10 @@ const REPORTS: usize = 1000;
 /// A manager that says nothing for this long after Hello is not one. (It may wait for 5 s until it
 /// knows what this node knows.)
 const WELCOME_WAIT: Duration = Duration::from_secs(7);
-/// The first word waits this long for the engine's description.
-const DESCRIBE_WAIT: Duration = Duration::from_secs(1);
-/// A session shorter than this has not worked.
-const SHORT: Duration = Duration::from_secs(1);
-/// The wait after a round of managers that all failed; it doubles up to the longest.
-const BACK_OFF_MIN: Duration = Duration::from_millis(100);
-const BACK_OFF_MAX: Duration = Duration::from_secs(2);
-/// A node that was removed asks rarely.
-const REMOVED_WAIT: Duration = Duration::from_secs(10);
-
-/// What the routine needs.
-#[derive(Clone, Debug)]
-pub(super) struct Connector {
-    pub(super) env: Env,
-    pub(super) board: Arc<Board>,
-    pub(super) runtime: Arc<dyn Runtime>,
-    pub(super) link: Arc<dyn ManagerLink>,
-    pub(super) node: NodeId,
-    pub(super) addr: IpAddr,
-    pub(super) timing: Timing,
-    pub(super) scope: Scope,
-}
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(super) enum Ended {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("the manager closed the session without a word")]
@@ -71,132 +48,11 @@ enum Ended {
     OutOfSequence(#[from] crate::domain::assignment::OutOfSequence),
     #[error("{0}")]
     Ledger(String),
-    #[error("it goes on with the manager at {}", .0.0)]
-    Elsewhere(Box<(SocketAddr, SessionLink)>),
-}
-
-impl Connector {
-    /// Keeps a session open for ever.
-    pub(super) async fn run(self) {
-        let mut wait = BACK_OFF_MIN;
-        let mut lost = None;
-        let mut departure = Departure::new(self.timing.restart_grace / 2);
-        loop {
-            let mut removed = false;
-            for addr in self.order(lost) {
-                let begun = self.env.clock.instant();
-                let (addr, ended) = self.session(addr, &mut departure).await;
-                lost = Some(addr);
-                if self.board.connected.send_replace(None).is_some() {
-                    self.env.meters.agent_sessions_lost.up();
-                }
-                let lasted = self.env.clock.instant().since(begun);
-                removed = matches!(ended, Ended::Link(LinkError::Removed));
-                self.board
-                    .removed
-                    .send_if_modified(|known| std::mem::replace(known, removed) != removed);
-                if removed {
-                    tracing::error!("{ended}");
-                    break;
-                }
-                tracing::info!(manager = %addr, reason = %ended, "no session with this manager");
-                if lasted > SHORT {
-                    wait = BACK_OFF_MIN;
-                    break;
-                }
-            }
-            let pause = if removed { REMOVED_WAIT } else { wait };
-            self.env.clock.sleep(self.env.entropy.jitter(pause)).await;
-            wait = (wait * 2).min(BACK_OFF_MAX);
-        }
-    }
-
-    /// Whether a manager is in this agent's own process.
-    pub(super) fn is_own(&self, manager: SocketAddr) -> bool {
-        manager.ip() == self.addr
-    }
-
-    /// The managers in the order to try.
-    pub(super) fn order(&self, lost: Option<SocketAddr>) -> Vec<SocketAddr> {
-        let known = self.board.managers.borrow().iter().map(|(_, addr)| *addr).collect();
-        in_order(known, (self.addr, lost), self.env.entropy.number())
-    }
-
-    /// A session with one manager, and from that in the own process with those to whom it moves on. Returns
-    /// the last one.
-    async fn session(&self, addr: SocketAddr, departure: &mut Departure) -> (SocketAddr, Ended) {
-        let mut at = match self.link.open(addr).await {
-            Ok(link) => (addr, link),
-            Err(error) => return (addr, error.into()),
-        };
-        loop {
-            let addr = at.0;
-            match self.converse(at, departure).await {
-                Ended::Elsewhere(next) => {
-                    tracing::info!(from = %addr, to = %next.0, "the session moves to another process");
-                    self.board.connected.send_replace(None);
-                    at = *next;
-                }
-                ended => return (addr, ended),
-            }
-        }
-    }
-
-    async fn converse(
-        &self,
-        (addr, link): (SocketAddr, SessionLink),
-        departure: &mut Departure,
-    ) -> Ended {
-        let logs = Subscriptions {
-            node: self.node,
-            board: Arc::clone(&self.board),
-            runtime: Arc::clone(&self.runtime),
-            link: Arc::clone(&self.link),
-            addr,
-            scope: self.scope.child("subscriptions"),
-            open: std::collections::BTreeMap::new(),
-        };
-        let session = Session {
-            connector: self,
-            addr,
-            link,
-            logs,
-            described: None,
-            trusted: None,
-            sent: 0,
-            committed: 0,
-            beat: self.timing.agent_heartbeat,
-            next_beat: self.env.clock.instant(),
-        };
-        let begun = self.env.clock.instant();
-        let Err(ended) = session.run(departure).await;
-        if !self.is_own(addr) {
-            departure.stayed(self.env.clock.instant().since(begun));
-        }
-        ended
-    }
-}
-
-/// The managers from a place that differs from node to node and from round to round. This node's `own`
-/// comes late: that one is the same process, and when it dies, nobody is left who saw the session close,
-/// so the host would count as silent (docs/adr/0030). Last comes the one that was `lost`: if its host is
-/// gone, finding that out again takes what is left of the lease.
-fn in_order(
-    mut known: Vec<SocketAddr>,
-    (own, lost): (IpAddr, Option<SocketAddr>),
-    number: u64,
-) -> Vec<SocketAddr> {
-    if let Ok(count @ 1..) = u64::try_from(known.len()) {
-        known.rotate_left(usize::try_from(number % count).unwrap_or_default());
-    }
-    known.sort_by_key(|addr| (Some(*addr) == lost, addr.ip() == own));
-    known.dedup();
-    known
 }
 
 /// One session with one manager.
 #[derive(Debug)]
-struct Session<'a> {
+pub(super) struct Session<'a> {
     connector: &'a Connector,
     addr: SocketAddr,
     link: SessionLink,
@@ -210,12 +66,47 @@ struct Session<'a> {
     next_beat: Instant,
 }
 
-impl Session<'_> {
-    async fn run(mut self, departure: &mut Departure) -> Result<std::convert::Infallible, Ended> {
+impl<'a> Session<'a> {
+    /// A session with a manager that has said welcome.
+    pub(super) async fn begin(connector: &'a Connector, addr: SocketAddr) -> Result<Self, Ended> {
+        let link = connector.link.open(addr).await?;
+        let logs = Subscriptions {
+            node: connector.node,
+            board: Arc::clone(&connector.board),
+            runtime: Arc::clone(&connector.runtime),
+            link: Arc::clone(&connector.link),
+            addr,
+            scope: connector.scope.child("subscriptions"),
+            open: std::collections::BTreeMap::new(),
+        };
+        let mut session = Self {
+            connector,
+            addr,
+            link,
+            logs,
+            described: None,
+            trusted: None,
+            sent: 0,
+            committed: 0,
+            beat: connector.timing.agent_heartbeat,
+            next_beat: connector.env.clock.instant(),
+        };
+        let said = session.hello().await?;
+        session.welcome().await?;
+        // Until here another manager may turn out to be the quicker one.
+        connector.board.said(&said);
+        Ok(session)
+    }
+
+    /// The manager.
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Runs until it ends, or until there is one with a manager that suits better.
+    pub(super) async fn run(mut self, departure: &mut Departure) -> Result<Self, Ended> {
         let board = Arc::clone(&self.connector.board);
         let env = self.connector.env.clone();
-        self.hello().await?;
-        self.welcome().await?;
         tracing::info!(manager = %self.addr, "session");
         board.connected.send_replace(Some(self.addr));
         let mut descriptions = board.description.subscribe();
@@ -248,7 +139,7 @@ impl Session<'_> {
                     changed.map_err(|_| Ended::Silent)?;
                     self.report(&board, &mut descriptions).await?;
                 }
-                next = &mut elsewhere => return Err(Ended::Elsewhere(Box::new(next))),
+                next = &mut elsewhere => return Ok(next),
             }
         }
     }
@@ -265,18 +156,16 @@ impl Session<'_> {
         }
     }
 
-    async fn hello(&mut self) -> Result<(), Ended> {
+    /// Says all that is known here. Returns what it said of tasks.
+    async fn hello(&mut self) -> Result<Vec<(TaskId, TaskStatus)>, Ended> {
         let board = &self.connector.board;
-        let mut descriptions = board.description.subscribe();
-        let clock = &self.connector.env.clock;
-        // In time or not: what is known then is said.
-        drop(clock.timeout(DESCRIBE_WAIT, descriptions.wait_for(Option::is_some)).await);
         let known = board.description.borrow().clone();
         let description = known.unwrap_or_else(|| Description {
             degraded: "the container engine has not answered yet".to_owned(),
             ..super::describe::machine(&self.connector.env)
         });
         self.trusted = *board.trusted.borrow();
+        let statuses = board.statuses();
         let hello = Hello {
             trust: digest_bytes(self.trusted),
             description_json: json(&description)?,
@@ -285,15 +174,12 @@ impl Session<'_> {
                 IpAddr::V6(addr) => Bytes::copy_from_slice(&addr.octets()),
             },
             position: Some(codec::position(self.known_position())),
-            reports: board
-                .take_all()
-                .iter()
-                .map(|(task, status)| codec::report(*task, status))
-                .collect(),
+            reports: statuses.iter().map(|(task, status)| codec::report(*task, status)).collect(),
             format: Format::NEWEST.0,
         };
         self.described = Some(description);
-        self.send(ToManager::Hello(hello)).await
+        self.send(ToManager::Hello(hello)).await?;
+        Ok(statuses)
     }
 
     /// A bug that a test wants.
@@ -423,37 +309,4 @@ fn json(description: &Description) -> Result<Bytes, Ended> {
     serde_json::to_vec(description)
         .map(Bytes::from)
         .map_err(|error| Ended::Garbled(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_manager_in_the_same_process_is_the_last_one_to_try() {
-        let addr = |number: u8| SocketAddr::from(([10, 0, 0, number], 2377));
-        let order = |known: &[u8], number| {
-            let known = known.iter().map(|it| addr(*it)).collect();
-            in_order(known, (addr(1).ip(), None), number)
-        };
-        let mut firsts = std::collections::BTreeSet::new();
-        for number in 0..12 {
-            let order = order(&[1, 2, 3], number);
-            assert_eq!((order.len(), order[2]), (3, addr(1)), "{order:?}");
-            firsts.insert(order[0]);
-        }
-        assert_eq!(firsts, [addr(2), addr(3)].into(), "the others share the agents");
-        assert_eq!(order(&[1], 7), [addr(1)], "where it is the only one, it is it");
-        assert_eq!(order(&[], 7), []);
-    }
-
-    #[test]
-    fn a_manager_that_was_lost_is_tried_after_all_others() {
-        let addr = |number: u8| SocketAddr::from(([10, 0, 0, number], 2377));
-        for number in 0..8 {
-            let known = (1..=4).map(addr).collect();
-            let order = in_order(known, (addr(1).ip(), Some(addr(2))), number);
-            assert_eq!((order.len(), &order[2..]), (4, &[addr(1), addr(2)][..]));
-        }
-    }
 }

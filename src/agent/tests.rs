@@ -1,6 +1,6 @@
 //! The agent against the model of the engine and a manager made of channels.
 
-mod departure;
+mod connector;
 mod guarded;
 mod world;
 
@@ -133,6 +133,26 @@ async fn restarted_agent_adopts_what_runs() {
     assert_eq!(after.container, before.container, "the same process");
     manager.assign(running).await;
     assert_eq!(world.engine.calls(), [Call::Create(id), Call::Start(id)]);
+    life.kill().await;
+}
+
+#[tokio::test]
+async fn what_happens_before_the_welcome_is_reported_after_it() {
+    let world = World::new();
+    let mut life = world.start().await;
+    let mut manager = life.manager().await;
+    let (id, running) = one(1, TaskState::Running, &spec(&["sleep"]));
+    manager.assign(running).await;
+    manager.until(&world.env, id, TaskState::Running).await;
+    drop(manager);
+    let mut manager = life.greeted().await;
+    assert_eq!(manager.statuses[&id].last().unwrap().state, TaskState::Running, "hello");
+    let agent = &life.agent;
+    world.engine.exit(id, 3);
+    world.until("noticed", || agent.census().contains_key(&TaskState::Failed)).await;
+    manager.welcome().await;
+    manager.until(&world.env, id, TaskState::Failed).await;
+    assert_eq!(manager.statuses[&id].len(), 2, "nothing is said twice");
     life.kill().await;
 }
 

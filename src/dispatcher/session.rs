@@ -37,6 +37,8 @@ const TEXT_MAX: usize = 8 << 10;
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// How long this manager may take to reach the position that an agent knows.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(5);
+/// Why a manager that nobody leads has no sessions.
+const LEADERLESS: &str = "this manager has lost its leader";
 
 /// What an agent says, in order, until its end of the session is closed.
 pub(super) trait Inbox: Stream<Item = Result<AgentMessage, Status>> + Send + Unpin {}
@@ -138,11 +140,17 @@ impl Session {
             term: position.term,
             index: position.index,
         });
+        let mut led = self.shared.beats.led();
         let reached = frames.wait_for(|frame| frame.view.position >= known);
-        match self.shared.env.clock.timeout(CATCH_UP_DEADLINE, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Status::unavailable("this manager is stopping")),
-            Err(_) => Err(Status::unavailable("this manager is behind")),
+        tokio::select! {
+            biased;
+            // Its lease runs: another manager may have a leader.
+            _ = led.wait_for(|led| !*led) => Err(Status::unavailable(LEADERLESS)),
+            reached = self.shared.env.clock.timeout(CATCH_UP_DEADLINE, reached) => match reached {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err(Status::unavailable("this manager is stopping")),
+                Err(_) => Err(Status::unavailable("this manager is behind")),
+            },
         }
     }
 
@@ -219,7 +227,7 @@ impl Session {
         let mut behind = true;
         loop {
             if !*led.borrow_and_update() {
-                return Err(Status::unavailable("this manager has lost its leader"));
+                return Err(Status::unavailable(LEADERLESS));
             }
             if !self.shared.beats.is_current(self.peer.node, self.id) {
                 return Err(Status::aborted("a newer session of this node took over"));

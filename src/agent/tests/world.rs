@@ -37,11 +37,13 @@ struct FakeLink {
     refused: Arc<Refused>,
 }
 
-/// A manager that does not answer, and how often it was asked.
+/// Managers that are not to be had: one that refuses, with how often it was asked, and those that never
+/// answer.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     pub(super) who: Mutex<Option<SocketAddr>>,
     pub(super) asked: AtomicUsize,
+    pub(super) silent: Mutex<Vec<SocketAddr>>,
 }
 
 #[async_trait]
@@ -50,6 +52,9 @@ impl ManagerLink for FakeLink {
         if *self.refused.who.lock().unwrap() == Some(addr) {
             self.refused.asked.fetch_add(1, Ordering::Relaxed);
             return Err(LinkError::Unreachable { addr, reason: "refused".to_owned() });
+        }
+        if self.refused.silent.lock().unwrap().contains(&addr) {
+            std::future::pending::<()>().await;
         }
         let (outgoing, from) = mpsc::channel(1024);
         let (to, incoming) = mpsc::channel(16);
@@ -169,6 +174,13 @@ impl Life {
     }
 
     pub(super) async fn manager(&mut self) -> Manager {
+        let manager = self.greeted().await;
+        manager.welcome().await;
+        manager
+    }
+
+    /// A manager that the agent has said hello to.
+    pub(super) async fn greeted(&mut self) -> Manager {
         let peer = self.sessions.recv().await.unwrap();
         let mut manager = Manager {
             peer,
@@ -184,12 +196,15 @@ impl Life {
         for report in hello.reports {
             manager.note(report);
         }
-        manager.say(ToAgent::Welcome(Welcome { heartbeat_ms: 20, ..Welcome::default() })).await;
         manager
     }
 }
 
 impl Manager {
+    pub(super) async fn welcome(&self) {
+        self.say(ToAgent::Welcome(Welcome { heartbeat_ms: 20, ..Welcome::default() })).await;
+    }
+
     pub(super) async fn say(&self, kind: ToAgent) {
         self.peer.to.send(Ok(ManagerMessage { kind: Some(kind) })).await.unwrap();
     }

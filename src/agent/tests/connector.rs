@@ -1,4 +1,4 @@
-//! Where a manager's agent has its session.
+//! Which manager an agent has its session with.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -57,5 +57,43 @@ async fn a_session_is_not_left_for_a_manager_that_does_not_answer() {
     let other = life.manager().await;
     assert_eq!(other.peer.addr, addr(OTHER));
     own.left(&world.env).await;
+    life.kill().await;
+}
+
+#[tokio::test]
+async fn managers_that_keep_silent_do_not_keep_others_waiting() {
+    let silent = ["10.9.9.3:2377", "10.9.9.4:2377", "10.9.9.5:2377"];
+    let world = World::new();
+    *world.refused.silent.lock().unwrap() = silent.map(addr).to_vec();
+    let mut life = world.start().await;
+    let own = life.manager().await;
+    say_managers(&own, &[silent[0], OWN, silent[1], OTHER, silent[2]]).await;
+    world.until("they are known", || life.agent.managers().borrow().len() == 5).await;
+    drop(own);
+    let other = life.manager().await;
+    assert_eq!(other.peer.addr, addr(OTHER));
+    drop(other);
+    let own = life.manager().await;
+    assert_eq!(own.peer.addr, addr(OWN), "the one that was lost comes last");
+    life.kill().await;
+}
+
+#[tokio::test]
+async fn a_manager_that_does_not_welcome_gets_no_session_while_another_one_does() {
+    let world = World::new();
+    let mut life = world.start().await;
+    let own = life.manager().await;
+    say_managers(&own, &[OWN, OTHER]).await;
+    // It lags behind, say: the session with the own one goes on.
+    let slow = life.greeted().await;
+    assert_eq!(slow.peer.addr, addr(OTHER));
+    assert!(!own.peer.from.is_closed());
+    drop(own);
+    // The slow one is asked anew, and the own one beside it.
+    let (slow, own) = (life.greeted().await, life.greeted().await);
+    assert_eq!((slow.peer.addr, own.peer.addr), (addr(OTHER), addr(OWN)));
+    own.welcome().await;
+    slow.left(&world.env).await;
+    assert!(!own.peer.from.is_closed());
     life.kill().await;
 }
