@@ -30,8 +30,13 @@ use crate::domain::timing::Timing;
 use crate::domain::{NodeId, RaftId};
 use crate::env::{Canary, Env, Instant, Turn};
 
-/// Between two looks where nothing else wakes us: silence shows in no other way.
+/// Between two looks while anything is unsettled, where nothing else wakes us.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks once all is in place: what is left to be found shows after seconds (`fitness`), but for
+/// the leader's silence, which has a look of its own.
+const LOOK_SELDOM: Duration = Duration::from_millis(500);
+/// So long after a limit it has been passed.
+const PAST: Duration = Duration::from_millis(1);
 /// Between the candidacies of two members, so that one of them is elected before the next one tries.
 const RANK_PAUSE: Duration = Duration::from_millis(150);
 /// Between two candidacies of one member.
@@ -89,7 +94,8 @@ impl Watcher {
                 Some((term, since)) if term == now.current_term => Some((term, since)),
                 Some(_) | None => Some((now.current_term, self.env.clock.instant())),
             };
-            let leadership = self.leadership(&now, leading.map(|(_, since)| since));
+            let silence = self.silence(&now, leading.map(|(_, since)| since));
+            let leadership = self.leadership(&now, silence);
             self.count(leadership);
             replace(&self.leadership, leadership);
             let members = self.members(&now, leading.map(|(_, since)| since));
@@ -98,7 +104,8 @@ impl Watcher {
             replace(&self.members, members);
             // Every answer to a heartbeat changes the numbers, and says nothing new once all is in place.
             let woken = if is_settled {
-                self.env.clock.timeout(LOOK_EVERY, group.changed()).await
+                let too_long = self.timing.leaderless_max.saturating_sub(silence) + PAST;
+                self.env.clock.timeout(too_long.min(LOOK_SELDOM), group.changed()).await
             } else {
                 self.env.clock.timeout(LOOK_EVERY, metrics.changed()).await
             };
@@ -133,14 +140,10 @@ impl Watcher {
         }
     }
 
-    fn leadership(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Leadership {
-        let term = metrics.current_term;
-        let nobody = Leadership { term, leader: None, is_self: false };
+    /// How long the leader has not been heard from; if it is this manager, how long a quorum has not.
+    fn silence(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Duration {
         let membership = metrics.membership_config.membership();
-        let Some(leader) = metrics.current_leader else { return nobody };
-        let Some(node) = membership.get_node(&leader) else { return nobody };
-        let known = Leadership { term, leader: Some((RaftId(leader), node.addr)), is_self: false };
-        let silence = match leading_since {
+        match leading_since {
             None => self.heard.silence(&self.env),
             Some(_) if membership.voter_ids().count() <= 1 => Duration::ZERO,
             Some(since) => {
@@ -148,7 +151,16 @@ impl Watcher {
                 let acked = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
                 acked.map_or(leads_for, |acked| acked.min(leads_for))
             }
-        };
+        }
+    }
+
+    fn leadership(&self, metrics: &Metrics, silence: Duration) -> Leadership {
+        let term = metrics.current_term;
+        let nobody = Leadership { term, leader: None, is_self: false };
+        let membership = metrics.membership_config.membership();
+        let Some(leader) = metrics.current_leader else { return nobody };
+        let Some(node) = membership.get_node(&leader) else { return nobody };
+        let known = Leadership { term, leader: Some((RaftId(leader), node.addr)), is_self: false };
         if silence > self.timing.leaderless_max {
             return nobody;
         }
@@ -161,7 +173,7 @@ impl Watcher {
         let is_alone = membership.voter_ids().count() <= 1;
         let confirmed = is_alone || metrics.last_quorum_acked.is_some();
         let is_ready = own && confirmed || self.env.faults.has(Canary::LeaderTooEarly);
-        Leadership { is_self: leading_since.is_some() && is_ready, ..known }
+        Leadership { is_self: leader == self.me.0 && is_ready, ..known }
     }
 
     fn members(&self, metrics: &Metrics, leading_since: Option<Instant>) -> Members {
