@@ -26,6 +26,9 @@ const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Docker's texts for a node that has no cluster's state.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+/// And of one that does not know yet what it is.
+const STARTING: &str =
+    "The swarm daemon of this node has just started and is not ready yet. Try again in a moment.";
 const IS_WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
 
 /// What every handler works with. Cheap to clone.
@@ -64,6 +67,7 @@ impl Ctx {
         let state = self.deps.control.state();
         Err(match state.participation {
             Participation::Inactive => Error::unavailable(NO_SWARM),
+            Participation::Starting => Error::unavailable(STARTING),
             Participation::Locked => ControlError::Locked.into(),
             Participation::Error => Error::unavailable(state.error),
             Participation::Pending | Participation::Active if state.is_manager => {

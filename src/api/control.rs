@@ -24,6 +24,8 @@ pub enum Participation {
     /// In no cluster.
     #[default]
     Inactive,
+    /// The daemon has just begun: what it is, it does not know yet.
+    Starting,
     /// Joining; not yet there.
     Pending,
     /// A node of a cluster.
@@ -40,7 +42,7 @@ impl Participation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Inactive => "inactive",
-            Self::Pending => "pending",
+            Self::Starting | Self::Pending => "pending",
             Self::Active => "active",
             Self::Error => "error",
             Self::Locked => "locked",
@@ -94,6 +96,7 @@ impl LocalState {
     pub const fn part(&self) -> health::Part {
         match self.participation {
             Participation::Inactive => health::Part::Outside,
+            Participation::Starting => health::Part::Starting,
             Participation::Pending => health::Part::Joining,
             Participation::Error => health::Part::Broken,
             Participation::Locked => health::Part::Locked,

@@ -37,6 +37,7 @@ fn readiness(look: &Look) -> Result<&'static str, String> {
     let local = &look.vitals.local;
     let word = match local.part {
         Part::Outside => return Ok("ok: not in a swarm"),
+        Part::Starting => return Err("the daemon is starting".to_owned()),
         Part::Joining => return Err("the node is joining a swarm".to_owned()),
         Part::Locked => return Err("the manager is locked: docker swarm unlock".to_owned()),
         Part::Broken => return Err(local.error.clone()),

@@ -1,6 +1,7 @@
 //! What the API may ask of this node: init, join, leave, tokens.
 
 use async_trait::async_trait;
+use tokio::sync::MutexGuard;
 
 use super::address;
 use super::founding::{self, Founding};
@@ -36,7 +37,7 @@ impl NodeControl for Node {
             let recovery = self.recover_here(RecoverRequest { places, run: Run::Real }).await?;
             return Ok(recovery.node);
         }
-        self.admit().await?;
+        let _admission = self.admit().await?;
         let host = address::host_addresses().map_err(invalid)?;
         let listen = address::listen(&request.listen_addr, &host).map_err(invalid)?;
         let mut advertise = address::advertise(&request.advertise_addr, &host).map_err(invalid)?;
@@ -74,7 +75,7 @@ impl NodeControl for Node {
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
-        self.admit().await?;
+        let _admission = self.admit().await?;
         self.pending();
         let joined = self.enrol(request).await;
         if joined.is_err() {
@@ -85,7 +86,7 @@ impl NodeControl for Node {
     }
 
     async fn leave(&self, leave: Leave) -> Result<(), ControlError> {
-        let mut slot = self.inner.running.lock().await;
+        let mut slot = self.slot().await;
         let Some(running) = slot.as_ref() else {
             if leave == Leave::Force && self.leave_locked().await {
                 return Ok(());
@@ -121,7 +122,7 @@ impl NodeControl for Node {
     }
 
     async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ControlError> {
-        self.admit().await?;
+        let _admission = self.admit().await?;
         self.restore_here(request).await
     }
 
@@ -161,15 +162,16 @@ impl NodeControl for Node {
 }
 
 impl Node {
-    /// Refuses a node that is in a cluster already, or whose engine is in swarm mode itself.
-    async fn admit(&self) -> Result<(), ControlError> {
-        if self.local().participation == Participation::Locked {
-            return Err(ControlError::Locked);
-        }
-        if self.inner.running.lock().await.is_some()
-            || self.local().participation == Participation::Error
-        {
-            return Err(ControlError::AlreadyInSwarm);
+    /// Refuses a node that is in a cluster already, or whose engine is in swarm mode itself. Nobody else
+    /// is admitted until what this returns is dropped.
+    async fn admit(&self) -> Result<MutexGuard<'_, ()>, ControlError> {
+        let admission = self.inner.admission.lock().await;
+        let is_in = self.slot().await.is_some();
+        match self.local().participation {
+            Participation::Locked => return Err(ControlError::Locked),
+            Participation::Error => return Err(ControlError::AlreadyInSwarm),
+            _ if is_in => return Err(ControlError::AlreadyInSwarm),
+            _ => {}
         }
         let scope = self.inner.scope.child("admission");
         let engine = self.engine(NodeId::default(), &scope);
@@ -179,7 +181,7 @@ impl Node {
                     .to_owned(),
             ));
         }
-        Ok(())
+        Ok(admission)
     }
 }
 

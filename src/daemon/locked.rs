@@ -89,7 +89,7 @@ impl Node {
 
     /// Opens a locked manager. A wrong key changes nothing.
     pub(super) async fn open_lock(&self, text: &str) -> Result<(), ControlError> {
-        let mut slot = self.inner.running.lock().await;
+        let mut slot = self.slot().await;
         let mut locked = self.inner.locked.lock().await;
         if locked.is_none() {
             return Err(match self.local().participation {

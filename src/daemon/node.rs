@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 
 use super::keyring::{Found, Keyring};
 use super::locked::{LateLink, Locked};
@@ -47,6 +47,8 @@ pub(super) struct Inner {
     /// What runs of a manager whose data is locked. Taken after `running` where both are.
     pub(super) locked: Mutex<Option<Locked>>,
     pub(super) running: Mutex<Option<Running>>,
+    /// Held by whoever brings this node into a cluster. Taken before `running`.
+    pub(super) admission: Mutex<()>,
 }
 
 /// A node that is in a cluster.
@@ -62,10 +64,14 @@ pub(super) struct Running {
     pub(super) trouble: String,
 }
 
-/// A node that is in no cluster yet; [`Node::resume`] makes it what its record says.
+/// A node that does not know what it is; [`Node::resume`] makes it what its record says.
 pub(super) fn start(settings: Settings, env: Env, scope: &Scope) -> Node {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let local = LocalState { hostname: hostname.trim().to_owned(), ..LocalState::default() };
+    let local = LocalState {
+        hostname: hostname.trim().to_owned(),
+        participation: Participation::Starting,
+        ..LocalState::default()
+    };
     let inner = Inner {
         keyring: Keyring::new(&settings.state_dir, &env),
         locked: Mutex::new(None),
@@ -77,6 +83,7 @@ pub(super) fn start(settings: Settings, env: Env, scope: &Scope) -> Node {
         dispatcher: watch::Sender::new(None),
         parts: watch::Sender::default(),
         running: Mutex::new(None),
+        admission: Mutex::default(),
     };
     Node { inner: Arc::new(inner) }
 }
@@ -106,6 +113,14 @@ impl Node {
         local
     }
 
+    /// What runs, once it is known what this node is.
+    pub(super) async fn slot(&self) -> MutexGuard<'_, Option<Running>> {
+        let mut local = self.inner.local.subscribe();
+        // Its sender lives as long as this node.
+        drop(local.wait_for(|it| it.participation != Participation::Starting).await);
+        self.inner.running.lock().await
+    }
+
     /// Makes the node what its record says.
     pub(super) async fn resume(&self) {
         let mut slot = self.inner.running.lock().await;
@@ -113,6 +128,7 @@ impl Node {
             Ok(Some(record)) => self.revive(record).await,
             Ok(None) => {
                 tracing::info!("in no swarm yet: `swarm init` or `swarm join`");
+                self.publish_gone();
                 Ok(None)
             }
             Err(error) => Err(error.into()),

@@ -63,7 +63,7 @@ impl Node {
         &self,
         request: RecoverRequest,
     ) -> Result<Recovery, ControlError> {
-        let mut slot = self.inner.running.lock().await;
+        let mut slot = self.slot().await;
         let local = self.local();
         let Some(running) = slot.as_mut() else {
             return Err(match local.participation {

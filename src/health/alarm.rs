@@ -152,7 +152,7 @@ fn of_this_node(facts: &Facts<'_>) -> Vec<Alarm> {
         Part::Locked => {
             alarm(Name::ManagerLocked, "run `swarm unlock` here with the unlock key".to_owned());
         }
-        Part::Outside | Part::Joining | Part::Worker | Part::Manager => {}
+        Part::Outside | Part::Starting | Part::Joining | Part::Worker | Part::Manager => {}
     }
     if local.is_led == Some(false) {
         alarm(Name::NoQuorum, no_quorum(facts));

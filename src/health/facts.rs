@@ -23,6 +23,8 @@ pub enum Part {
     /// In no swarm.
     #[default]
     Outside,
+    /// Its daemon has just begun.
+    Starting,
     /// Joining one.
     Joining,
     /// A worker.

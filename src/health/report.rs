@@ -98,6 +98,7 @@ pub fn report(facts: &Facts<'_>, raised: &[Raised]) -> Report {
     let mut wrong = Vec::new();
     match facts.local.part {
         Part::Outside => wrong.push("this node is in no swarm".to_owned()),
+        Part::Starting => wrong.push("the daemon of this node is starting".to_owned()),
         Part::Joining => wrong.push("this node is joining a swarm".to_owned()),
         Part::Locked => wrong.push("this manager is locked".to_owned()),
         Part::Broken => wrong.push("this node cannot do its part".to_owned()),

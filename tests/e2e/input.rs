@@ -15,7 +15,7 @@ fn wrong_input_is_refused_in_words() {
     let lab = Lab::hosts(2);
     refused(&lab, 1, &["service", "ls"], &["not a swarm manager"]);
     refused(&lab, 1, &["init", "--advertise-addr", "eth9"], &["eth9"]);
-    lab.swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
+    two_at_once_found_one_swarm(&lab);
     refused(&lab, 1, &["init", "--advertise-addr", "10.99.0.1"], &["already part of a swarm"]);
     let token = lab.swarm(1, &["join-token", "--quiet", "worker"]);
     refused(&lab, 2, &["join", "--token", "nonsense", "10.99.0.1:2377"], &["token"]);
@@ -69,6 +69,29 @@ fn wrong_input_is_refused_in_words() {
     refused(&lab, 2, &["service", "ls"], &["not a swarm manager"]);
     refused(&lab, 1, &["leave"], &["--force"]);
     refused(&lab, 1, &["node", "demote", "host-1"], &["last manager"]);
+}
+
+fn two_at_once_found_one_swarm(lab: &Lab) {
+    let init = || lab.try_swarm(1, &["init", "--advertise-addr", "10.99.0.1"]);
+    let said = std::thread::scope(|threads| {
+        let other = threads.spawn(init);
+        [init(), other.join().unwrap()]
+    });
+    let (founded, refused): (Vec<_>, Vec<_>) = said.iter().partition(|said| said.ok);
+    assert_eq!(founded.len(), 1, "{said:?}");
+    assert!(refused[0].err.contains("already part of a swarm"), "{said:?}");
+    // What is on the disk is of one swarm.
+    let nodes = || lab.swarm(1, &["node", "ls", "--quiet"]);
+    let node = nodes();
+    lab.act(&["kill", "1", "daemon"]);
+    lab.act(&["start", "1", "daemon"]);
+    let by_itself = |said: &str| !said.contains("swarm init");
+    lab.until("it serves again", || {
+        let said = lab.try_swarm(1, &["node", "ls", "--quiet"]);
+        assert!(said.ok || by_itself(&said.err) || said.err.contains("cannot reach"), "{said:?}");
+        said.ok
+    });
+    assert_eq!(nodes(), node);
 }
 
 #[test]

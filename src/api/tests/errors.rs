@@ -29,10 +29,14 @@ async fn outside_of_a_swarm() {
 }
 
 #[tokio::test]
-async fn on_a_worker_and_on_a_locked_manager() {
+async fn on_a_worker_and_on_managers_that_are_not_there() {
     let bench = Bench::inactive().await;
     *bench.control.state.lock().unwrap() = LocalState { is_manager: false, ..active() };
     let text = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
+    check(&bench, Method::GET, "/services", "", (503, text)).await;
+    *bench.control.state.lock().unwrap() =
+        LocalState { participation: Participation::Starting, ..LocalState::default() };
+    let text = "The swarm daemon of this node has just started and is not ready yet. Try again in a moment.";
     check(&bench, Method::GET, "/services", "", (503, text)).await;
     *bench.control.state.lock().unwrap() =
         LocalState { participation: Participation::Locked, ..active() };
