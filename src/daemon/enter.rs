@@ -79,6 +79,7 @@ fn enrolment(error: &EnrollError) -> ControlError {
             ControlError::Invalid(error.to_string())
         }
         EnrollError::Unreachable(_)
+        | EnrollError::Unable(_)
         | EnrollError::Refused { .. }
         | EnrollError::Certificate { .. }
         | EnrollError::Clocks { .. }

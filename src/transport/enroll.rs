@@ -80,6 +80,9 @@ pub enum EnrollError {
         ports(.0)
     )]
     Unreachable(Vec<(SocketAddr, String)>),
+    /// Managers answered, and none of them could let this node in.
+    #[error("could not join: {}", attempts(.0))]
+    Unable(Vec<(SocketAddr, String)>),
     /// A manager answered that it will not.
     #[error("the manager at {addr} refused: {reason}")]
     Refused {
@@ -150,17 +153,21 @@ pub async fn enroll(env: &Env, enrolment: &Enrolment) -> Result<Enrolled, Enroll
     }
     let key = NodeKey::generate()?;
     let attempt = Attempt { env, enrolment, token, key };
-    let mut failed = Vec::new();
-    for round in 1..=ROUNDS {
-        failed.clear();
-        let mut clocks = None;
-        let mut is_busy = false;
+    let mut rounds = ROUNDS;
+    loop {
+        rounds -= 1;
+        let (mut failed, mut clocks) = (Vec::new(), None);
+        let (mut is_busy, mut is_answered) = (false, false);
         for addr in &enrolment.managers {
             match attempt.at(*addr).await {
                 Ok(enrolled) => return Ok(enrolled),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Busy(reason)) => {
-                    is_busy = true;
+                    (is_busy, is_answered) = (true, true);
+                    failed.push((*addr, reason));
+                }
+                Err(Failure::NoHandshake(reason)) => {
+                    is_answered = true;
                     failed.push((*addr, reason));
                 }
                 Err(Failure::Unreachable(reason)) => failed.push((*addr, reason)),
@@ -170,12 +177,12 @@ pub async fn enroll(env: &Env, enrolment: &Enrolment) -> Result<Enrolled, Enroll
         if let Some(error) = clocks {
             return Err(error);
         }
-        if !is_busy || round == ROUNDS {
-            break;
+        if !is_busy || rounds == 0 {
+            let error = if is_answered { EnrollError::Unable } else { EnrollError::Unreachable };
+            return Err(error(failed));
         }
         env.clock.sleep(env.entropy.jitter(Duration::from_secs(1))).await;
     }
-    Err(EnrollError::Unreachable(failed))
 }
 
 enum Failure {
@@ -183,6 +190,8 @@ enum Failure {
     Final(EnrollError),
     /// A manager that cannot just now.
     Busy(String),
+    /// A manager, and one of the two does not trust the other's certificate.
+    NoHandshake(String),
     /// No manager there.
     Unreachable(String),
     /// A manager whose clock is not this machine's; another one's may be.
@@ -248,9 +257,10 @@ impl Attempt<'_> {
     }
 
     async fn channel(&self, addr: SocketAddr, config: ClientTls) -> Result<Channel, Failure> {
-        let tls = connect(addr, config, self.env)
-            .await
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let tls = connect(addr, config, self.env).await.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => Failure::NoHandshake(error.to_string()),
+            _ => Failure::Unreachable(error.to_string()),
+        })?;
         once(tls).await.map_err(|error| Failure::Unreachable(super::root_cause(&error)))
     }
 

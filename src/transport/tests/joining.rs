@@ -85,6 +85,9 @@ async fn other_ports_are_recognised() {
     });
     let text = error(&harness, &token, &[http]).await;
     assert!(text.contains("does not speak TLS: is this the port of a swarm manager"), "{text}");
+    // It was reached: nothing is wrong with the way there.
+    assert!(text.starts_with(&format!("could not join: {http}: ")), "{text}");
+    assert!(!text.contains("/tcp is open"), "{text}");
 
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let text = error(&harness, &token, &[silent.local_addr().unwrap()]).await;
