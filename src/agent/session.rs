@@ -282,12 +282,14 @@ impl<'a> Session<'a> {
             AssignmentDiff::try_from(diff).map_err(|error| Ended::Garbled(error.to_string()))?;
         let complete = diff.from.is_none();
         let known = Arc::clone(&board.assignments.borrow());
-        let next = if complete && self.is_forgetful() {
-            AssignmentSet::default().absorb(diff)?
+        let (next, news) = if complete {
+            let before = if self.is_forgetful() { &AssignmentSet::default() } else { &*known };
+            let next = before.absorb(diff)?;
+            let news = known.diff(&next);
+            (next, news)
         } else {
-            known.absorb(diff)?
+            (known.absorb(diff.clone())?, diff)
         };
-        let news = known.diff(&next);
         if !news.is_empty() || news.to != known.position {
             board.write(Note::Diff(news)).await.map_err(Ended::Ledger)?;
             let Env { faults, clock, .. } = &self.connector.env;

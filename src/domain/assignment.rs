@@ -127,6 +127,13 @@ impl AssignmentSet {
         Self { position, items: BTreeMap::new() }
     }
 
+    /// A set of items; of two with one key the later one. Quick where the items are in order.
+    #[must_use]
+    pub fn of(position: Position, items: impl IntoIterator<Item = Item>) -> Self {
+        let items = items.into_iter().map(|item| (item.key(), item)).collect();
+        Self { position, items }
+    }
+
     /// Adds or replaces an item.
     pub fn insert(&mut self, item: Item) {
         self.items.insert(item.key(), item);
@@ -227,14 +234,19 @@ impl AssignmentSet {
     /// What leads from this set to `next`.
     #[must_use]
     pub fn diff(&self, next: &Self) -> AssignmentDiff {
-        let put = next
-            .items
-            .iter()
-            .filter(|(key, item)| !self.items.get(key).is_some_and(|known| known.same(item)))
-            .map(|(_, item)| item.clone())
-            .collect();
-        let remove =
-            self.items.keys().filter(|key| !next.items.contains_key(key)).copied().collect();
+        // Both are in order, and most of both is the same: a step each, where a look-up would be one of many.
+        let mut known = self.items.iter().peekable();
+        let (mut put, mut remove) = (Vec::new(), Vec::new());
+        for (key, item) in &next.items {
+            while let Some((gone, _)) = known.next_if(|(known, _)| *known < key) {
+                remove.push(*gone);
+            }
+            let before = known.next_if(|(known, _)| *known == key);
+            if before.is_none_or(|(_, before)| !before.same(item)) {
+                put.push(item.clone());
+            }
+        }
+        remove.extend(known.map(|(gone, _)| *gone));
         AssignmentDiff { from: Some(self.position), to: next.position, put, remove }
     }
 

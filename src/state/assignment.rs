@@ -15,21 +15,21 @@ use crate::domain::{
 /// What a node must have. `shared` is the index of the same view.
 #[must_use]
 pub fn for_node(view: &View, node: NodeId, shared: &EndpointIndex) -> AssignmentSet {
-    let mut set = AssignmentSet::at(view.position);
+    let mut items = Vec::new();
     for task in view.tasks_on(node).filter(|task| concerns_agent(task)) {
-        set.insert(Item::Task(Arc::new(stable(task))));
+        items.push(Item::Task(Arc::new(stable(task))));
         let Some(version) = view.spec(task.service, task.spec) else { continue };
-        set.insert(Item::SpecVersion(Arc::clone(version)));
+        items.push(Item::SpecVersion(Arc::clone(version)));
         if task.desired <= TaskState::Running {
-            insert_payloads(view, version, &mut set);
+            push_payloads(view, version, &mut items);
         }
     }
     for network in view.networks.values().map(|network| network.id) {
         if view.network_nodes.get(&(network, node)).is_some() {
-            insert_network(view, network, shared, &mut set);
+            push_network(view, network, shared, &mut items);
         }
     }
-    set
+    AssignmentSet::of(view.position, items)
 }
 
 /// Whether a task is the agent's business: from the moment it is placed until it is reaped. What has
@@ -48,38 +48,28 @@ fn stable(task: &Task) -> Task {
     Task { meta, status, ..task.clone() }
 }
 
-fn insert_payloads(view: &View, version: &SpecVersion, set: &mut AssignmentSet) {
+fn push_payloads(view: &View, version: &SpecVersion, items: &mut Vec<Item>) {
     let container = &version.spec.task_template.container_spec;
     for it in &container.secrets {
         if let Some(secret) = view.secrets.get(&it.secret_id) {
-            set.insert(Item::Secret(Arc::clone(secret)));
+            items.push(Item::Secret(Arc::clone(secret)));
         }
     }
     for it in &container.configs {
         if let Some(config) = view.configs.get(&it.config_id) {
-            set.insert(Item::Config(Arc::clone(config)));
+            items.push(Item::Config(Arc::clone(config)));
         }
     }
 }
 
-fn insert_network(
-    view: &View,
-    network: NetworkId,
-    shared: &EndpointIndex,
-    set: &mut AssignmentSet,
-) {
-    if let Some(network) = shared.network(network) {
-        set.insert(Item::Network(Arc::clone(network)));
-    }
-    for part in view.nodes_in(network) {
-        set.insert(Item::NetworkNode(Arc::clone(part)));
-        if let Some(peer) = shared.peer(part.node) {
-            set.insert(Item::Peer(Arc::clone(peer)));
-        }
-    }
-    for endpoints in shared.on(network) {
-        set.insert(Item::Endpoints(Arc::clone(endpoints)));
-    }
+/// In the order of their keys: a run each for `AssignmentSet::of` to merge.
+fn push_network(view: &View, network: NetworkId, shared: &EndpointIndex, items: &mut Vec<Item>) {
+    items.extend(shared.network(network).map(Arc::clone).map(Item::Network));
+    let parts: Vec<_> = view.nodes_in(network).collect();
+    items.extend(parts.iter().map(|part| Item::NetworkNode(Arc::clone(part))));
+    let peers = parts.iter().filter_map(|part| shared.peer(part.node));
+    items.extend(peers.map(Arc::clone).map(Item::Peer));
+    items.extend(shared.on(network).map(Arc::clone).map(Item::Endpoints));
 }
 
 #[cfg(test)]
