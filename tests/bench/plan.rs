@@ -9,11 +9,13 @@
     reason = "a benchmark measures real time and prints"
 )]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use swarm::control::{Dirty, Lease, Observed, Plan, plan};
+use swarm::domain::AssignmentSet;
 use swarm::domain::cluster::{AddressPool, Authority, ClusterSpec};
 use swarm::domain::network::Subnet;
 use swarm::domain::node::{Description, NodeStatus, Reachability, Role};
@@ -23,7 +25,11 @@ use swarm::domain::{
     Cluster, ClusterId, Labels, Meta, Network, NetworkId, Node, NodeId, Position, Service,
     ServiceId, ServiceSpec, SpecVersion, Task, TaskState, TaskStatus, Timestamp,
 };
+use swarm::state::assignment::for_node;
+use swarm::state::endpoints::{self, EndpointIndex};
 use swarm::state::{Change, Command, Event, Expect, Object, ObjectKey, State, View, apply};
+
+type Sets = BTreeMap<NodeId, AssignmentSet>;
 
 const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
@@ -164,6 +170,33 @@ fn row(what: &str, time: Duration, note: &str) {
     println!("{what:<58} {:>9.3} ms  {note}", time.as_secs_f64() * 1e3);
 }
 
+/// What the managers tell the agents: all of it, or what is different from `before`.
+fn told(state: &State, before: Option<(EndpointIndex, Sets)>) -> (EndpointIndex, Sets) {
+    let view = View::new(state.clone());
+    let (index, sets) = before.unzip();
+    let start = Instant::now();
+    let shared = endpoints::all(&view, index.as_ref());
+    let what = if sets.is_some() {
+        "the same, one task failed"
+    } else {
+        "what all nodes share: names, networks, peers"
+    };
+    row(what, start.elapsed(), "");
+    let start = Instant::now();
+    let next: Sets =
+        state.nodes.values().map(|node| (node.id, for_node(&view, node.id, &shared))).collect();
+    let diffs = sets.iter().flatten().map(|(node, set)| set.diff(&next[node]));
+    let put: usize = diffs.map(|diff| diff.put.len()).sum();
+    let note = format!("{} sets, {put} news", next.len());
+    let what = if sets.is_some() {
+        "the same, and the differences, one task failed"
+    } else {
+        "what each node is told"
+    };
+    row(what, start.elapsed(), &note);
+    (shared, next)
+}
+
 fn measure(nodes: u64, count: u64, replicas: u64) {
     let tasks = count * replicas;
     println!("\n{nodes} nodes, {count} services, {tasks} tasks");
@@ -181,6 +214,7 @@ fn measure(nodes: u64, count: u64, replicas: u64) {
     let (_, time) = timed(&state, &observed(&state, 3), &Dirty::none());
     row("dirty pass, nothing dirty (a wake-up for leases)", time, "");
 
+    let before = told(&state, None);
     let victim = Arc::clone(state.tasks.values().next().unwrap());
     let now = state.clock.after(Duration::from_millis(1));
     let events = commit(&mut state, now, vec![report(&victim, TaskState::Failed)]);
@@ -188,6 +222,7 @@ fn measure(nodes: u64, count: u64, replicas: u64) {
     let (one, time) = timed(&state, &observed(&state, 4), &dirty);
     let changes = one.changes.iter().map(Vec::len).sum::<usize>();
     row("dirty pass, one task failed", time, &format!("{changes} changes"));
+    told(&state, Some(before));
     run_all(&mut state, one);
 
     let lost = state.nodes.values().next().unwrap().id;
