@@ -143,17 +143,16 @@ impl Board {
     }
 
     /// All statuses, for the first word of a session.
-    pub(super) fn statuses(&self) -> Vec<(TaskId, TaskStatus)> {
-        self.lock().latest.iter().map(|(task, status)| (*task, status.clone())).collect()
+    pub(super) fn statuses(&self) -> BTreeMap<TaskId, TaskStatus> {
+        self.lock().latest.clone()
     }
 
-    /// A manager has these statuses; what is still so counts as sent.
-    pub(super) fn said(&self, said: &[(TaskId, TaskStatus)]) {
+    /// The session that begins to report has said so much: all else waits to be sent, whatever another
+    /// session has sent meanwhile.
+    pub(super) fn said(&self, said: &BTreeMap<TaskId, TaskStatus>) {
         let Statuses { latest, unsent } = &mut *self.lock();
-        let is_so = |(task, status): &&(TaskId, TaskStatus)| latest.get(task) == Some(status);
-        said.iter().filter(is_so).for_each(|(task, _)| {
-            unsent.remove(task);
-        });
+        let news = latest.iter().filter(|(task, status)| said.get(task) != Some(status));
+        *unsent = news.map(|(task, _)| *task).collect();
     }
 
     /// Forgets a task that is over.

@@ -3,6 +3,7 @@
 //! Assignments count from the moment they are in the ledger, and never go back: what is older than the
 //! known position is refused, whoever sent it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub(super) struct Session<'a> {
     logs: Subscriptions,
     described: Option<Description>,
     trusted: Option<[u8; 32]>,
+    /// What hello said of tasks.
+    said: BTreeMap<TaskId, TaskStatus>,
     /// Reports sent and, of these, those that are committed.
     sent: u64,
     committed: u64,
@@ -77,7 +80,7 @@ impl<'a> Session<'a> {
             link: Arc::clone(&connector.link),
             addr,
             scope: connector.scope.child("subscriptions"),
-            open: std::collections::BTreeMap::new(),
+            open: BTreeMap::new(),
         };
         let mut session = Self {
             connector,
@@ -86,15 +89,14 @@ impl<'a> Session<'a> {
             logs,
             described: None,
             trusted: None,
+            said: BTreeMap::new(),
             sent: 0,
             committed: 0,
             beat: connector.timing.agent_heartbeat,
             next_beat: connector.env.clock.instant(),
         };
-        let said = session.hello().await?;
+        session.hello().await?;
         session.welcome().await?;
-        // Until here another manager may turn out to be the quicker one.
-        connector.board.said(&said);
         Ok(session)
     }
 
@@ -109,6 +111,7 @@ impl<'a> Session<'a> {
         let env = self.connector.env.clone();
         tracing::info!(manager = %self.addr, "session");
         board.connected.send_replace(Some(self.addr));
+        board.said(&std::mem::take(&mut self.said));
         let mut descriptions = board.description.subscribe();
         let mut trusted = board.trusted.subscribe();
         self.report(&board, &mut descriptions).await?;
@@ -156,8 +159,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Says all that is known here. Returns what it said of tasks.
-    async fn hello(&mut self) -> Result<Vec<(TaskId, TaskStatus)>, Ended> {
+    /// Says all that is known here.
+    async fn hello(&mut self) -> Result<(), Ended> {
         let board = &self.connector.board;
         let known = board.description.borrow().clone();
         let description = known.unwrap_or_else(|| Description {
@@ -165,7 +168,7 @@ impl<'a> Session<'a> {
             ..super::describe::machine(&self.connector.env)
         });
         self.trusted = *board.trusted.borrow();
-        let statuses = board.statuses();
+        self.said = board.statuses();
         let hello = Hello {
             trust: digest_bytes(self.trusted),
             description_json: json(&description)?,
@@ -174,12 +177,11 @@ impl<'a> Session<'a> {
                 IpAddr::V6(addr) => Bytes::copy_from_slice(&addr.octets()),
             },
             position: Some(codec::position(self.known_position())),
-            reports: statuses.iter().map(|(task, status)| codec::report(*task, status)).collect(),
+            reports: self.said.iter().map(|(task, status)| codec::report(*task, status)).collect(),
             format: Format::NEWEST.0,
         };
         self.described = Some(description);
-        self.send(ToManager::Hello(hello)).await?;
-        Ok(statuses)
+        self.send(ToManager::Hello(hello)).await
     }
 
     /// A bug that a test wants.

@@ -157,6 +157,24 @@ async fn what_happens_before_the_welcome_is_reported_after_it() {
 }
 
 #[tokio::test]
+async fn what_a_session_reported_that_is_left_is_reported_again() {
+    let world = World::new();
+    let mut life = world.start().await;
+    let mut own = life.manager().await;
+    let (id, running) = one(1, TaskState::Running, &spec(&["sleep"]));
+    own.assign(running).await;
+    own.until(&world.env, id, TaskState::Running).await;
+    connector::say_managers(&own, &[connector::OWN, connector::OTHER]).await;
+    let mut other = life.greeted().await;
+    world.engine.exit(id, 3);
+    // Who knows what becomes of this report: its session ends now.
+    own.until(&world.env, id, TaskState::Failed).await;
+    other.welcome().await;
+    other.until(&world.env, id, TaskState::Failed).await;
+    life.kill().await;
+}
+
+#[tokio::test]
 async fn crash_between_create_and_start_is_made_good() {
     let world = World::new();
     let spec = spec(&["sleep"]);

@@ -8,14 +8,14 @@ use crate::domain::NodeId;
 use crate::wire::node::manager_message::Kind as ToAgent;
 use crate::wire::node::{ManagerAddr, Managers};
 
-const OWN: &str = "10.9.9.1:2377";
-const OTHER: &str = "10.9.9.2:2377";
+pub(super) const OWN: &str = "10.9.9.1:2377";
+pub(super) const OTHER: &str = "10.9.9.2:2377";
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-async fn say_managers(manager: &Manager, all: &[&str]) {
+pub(super) async fn say_managers(manager: &Manager, all: &[&str]) {
     let managers = all.iter().zip(1_u8..).map(|(text, number)| ManagerAddr {
         node: NodeId::from_bytes([number; 16]).to_bytes().to_vec().into(),
         addr: (*text).to_owned(),

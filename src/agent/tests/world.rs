@@ -246,6 +246,8 @@ impl Manager {
 
     /// Receives until a task has a state.
     pub(super) async fn until(&mut self, env: &Env, task: TaskId, state: TaskState) -> TaskStatus {
+        // Heartbeats come all the time: it is the whole wait that has an end.
+        let begun = env.clock.instant();
         loop {
             if let Some(status) = self.statuses.get(&task).and_then(|all| all.last())
                 && status.state == state
@@ -253,6 +255,7 @@ impl Manager {
                 return status.clone();
             }
             let known = format!("{:?}", self.statuses.get(&task));
+            assert!(env.clock.instant().since(begun) < LONG, "waiting for {state}: {known}");
             let message = env.clock.timeout(LONG, self.peer.from.recv()).await;
             let message = message.unwrap_or_else(|_| panic!("waiting for {state}: {known}"));
             match message.expect("the agent closed the session").kind {
