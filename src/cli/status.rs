@@ -229,6 +229,8 @@ fn of_node(reply: &Reply, lines: &mut Vec<String>) {
     let what = match reply.state.as_str() {
         "inactive" => "in no swarm: `swarm init` or `swarm join`".to_owned(),
         "active" => reply.role.clone(),
+        // It starts or joins: what it will be is not known yet.
+        "pending" => reply.state.clone(),
         state => format!("{}, {state}", reply.role),
     };
     lines.push(format!("node:     {}, {what}, {engine}", reply.name));

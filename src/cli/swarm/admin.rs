@@ -279,7 +279,8 @@ impl Unlock {
         let info: reply::SystemInfo = shell.client.get(&Route::new(["info"])).await?;
         match info.swarm.local_node_state.as_str() {
             "inactive" => bail!("This node is not part of a swarm"),
-            "locked" => {}
+            // One that is starting may turn out to be locked.
+            "locked" | "pending" => {}
             _ => bail!("swarm is not locked"),
         }
         shell.out.text("Please enter unlock key: ")?;
