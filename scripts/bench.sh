@@ -75,7 +75,7 @@ managing() { swarm "$1" node ls --format '{{.ManagerStatus}}' 2>/dev/null | grep
 # A daemon that has just started does not manage yet: all of them must see all of them.
 settle() {
     for k in 1 2 3; do
-        until [ "$(managing $k)" = 3 ] && [ "$(swarm $k node ls --format '{{.Status}}' | grep -c Ready)" = 3 ]; do sleep 0.2; done
+        until [ "$(managing $k)" = 3 ] && [ "$(swarm $k node ls --format '{{.Status}}' 2>/dev/null | grep -c Ready)" = 3 ]; do sleep 0.2; done
     done
 }
 leading() { swarm 1 node ls --format '{{.Hostname}} {{.ManagerStatus}}' | awk '$2 == "Leader" {print $1}'; }
